@@ -1,0 +1,1 @@
+"""The words of the domain: ids, states, labels, selectors, errors. Standard library only."""
