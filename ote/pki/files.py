@@ -1,0 +1,35 @@
+"""Files that only their owner may read. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def make_private_dir(path: Path) -> None:
+    """Makes a directory, and those above it, with mode 0700; one that exists is narrowed to it."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.chmod(0o700)
+
+
+def write_private(path: Path | str, content: bytes) -> None:
+    """Replaces a file at once or not at all: mode 0600, in a directory of mode 0700, on disk when it returns."""
+    target = Path(path)
+    make_private_dir(target.parent)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.new")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(target)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
