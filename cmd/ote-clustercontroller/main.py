@@ -1,0 +1,3 @@
+from ote.apps.clustercontroller import main
+
+raise SystemExit(main())

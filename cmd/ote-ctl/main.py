@@ -1,0 +1,3 @@
+from ote.apps.ctl import main
+
+raise SystemExit(main())

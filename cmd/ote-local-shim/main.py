@@ -1,0 +1,3 @@
+from ote.apps.local_shim import main
+
+raise SystemExit(main())
