@@ -1,0 +1,1 @@
+"""A controller: one node of the tree. `core` decides, `wire` speaks protobuf, the rest is the shell around them."""

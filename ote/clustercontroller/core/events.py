@@ -1,0 +1,253 @@
+"""What happens to a controller, as the shell tells its core. `Controller.handle(event, now)` returns effects.
+
+Links are numbered by the side that opens them here: the shell takes numbers for children's links from the same counter
+that `Controller.new_link()` hands out for dials, so a number names one link of this process for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ote.clustercontroller.core.messages import Alternate, DownItem, Hello, Payload, Refused, Standing, UpItem, Welcome
+
+
+@dataclass(slots=True)
+class Started:
+    """The process runs and everything on disk has been loaded."""
+
+
+@dataclass(slots=True)
+class Wake:
+    """The time asked for by `WakeAt` has come."""
+
+
+@dataclass(slots=True)
+class ChildHello:
+    """A child opened a link. Its certificate has been verified and is that of `peer_uid` and `peer_name`."""
+
+    link: int
+    hello: Hello
+    peer_uid: str
+    peer_name: str
+
+
+@dataclass(slots=True)
+class FromChild:
+    link: int
+    items: list[UpItem]
+
+
+@dataclass(slots=True)
+class FromParent:
+    link: int
+    items: list[DownItem]
+
+
+@dataclass(slots=True)
+class LinkLost:
+    """A link of either kind ended without `CloseLink` of ours."""
+
+    link: int
+    reason: str
+
+
+@dataclass(slots=True)
+class DialWelcome:
+    link: int
+    welcome: Welcome
+
+
+@dataclass(slots=True)
+class DialRefused:
+    link: int
+    refused: Refused
+
+
+@dataclass(slots=True)
+class DialFailed:
+    link: int
+    reason: str
+
+
+@dataclass(slots=True)
+class ProbeAnswered:
+    candidate: Alternate
+    standing: Standing
+    connected: bool
+    draining: bool
+
+
+@dataclass(slots=True)
+class ProbeFailed:
+    candidate: Alternate
+    reason: str
+
+
+@dataclass(slots=True)
+class SubmitTarget:
+    """A cluster that the selector matched, as the registry had it."""
+
+    uid: str
+    name: str
+
+
+@dataclass(slots=True)
+class Submit:
+    """A caller's dispatch with its targets resolved. `digest` stands for the content, for comparison of repeats.
+
+    Answered by `Answer(request, value=dispatch id)` after the commit. `ttl` and `timeout` in seconds, timeout 0 without limit.
+    """
+
+    request: int
+    dispatch_id: str
+    digest: bytes
+    command: str
+    inline: bytes | None
+    payload: Payload | None
+    targets: list[SubmitTarget]
+    ttl: float
+    timeout: float
+    caller: str
+    clusters: str = ""
+    labels: str = ""
+    created: float = 0.0
+    """Wall clock in seconds, to be shown and never compared."""
+
+
+@dataclass(slots=True)
+class CancelDispatch:
+    """Answered by `Answer(request)`."""
+
+    request: int
+    dispatch_id: str
+
+
+@dataclass(slots=True)
+class Evict:
+    """Answered by `Answer(request, value=(uid, orphans: list[str], delivered: bool))`."""
+
+    request: int
+    uid: str
+
+
+@dataclass(slots=True)
+class ShimUp:
+    """The shim is reachable."""
+
+    kind: str
+    name: str
+    version: str
+    capabilities: list[str]
+    instance: str
+    durable: bool
+    max_command_bytes: int
+
+
+@dataclass(slots=True)
+class ShimDown:
+    reason: str
+
+
+@dataclass(slots=True)
+class ShimStatus:
+    cluster_status: bytes
+
+
+@dataclass(slots=True)
+class ShimProgress:
+    key: str
+    body: bytes
+    effect_done: bool
+
+
+@dataclass(slots=True)
+class ShimResult:
+    """`state` is SUCCEEDED, FAILED or CANCELLED; `body` a serialized Result; `output_bytes` the size of an output that the
+    shell keeps and pushes to the origin itself because it is too large for a report."""
+
+    key: str
+    state: str
+    body: bytes
+    output_bytes: int = 0
+
+
+@dataclass(slots=True)
+class ShimLost:
+    """The call of an execution broke before its result."""
+
+    key: str
+    reason: str
+
+
+@dataclass(slots=True)
+class PayloadReady:
+    key: str
+
+
+@dataclass(slots=True)
+class PayloadFailed:
+    """`final`: asking again cannot help (the hash is wrong, the payload too large)."""
+
+    key: str
+    reason: str
+    final: bool
+
+
+@dataclass(slots=True)
+class Asked:
+    """The shell wants something of another controller. Answered by `Answer(request, value=Reply)`, or an error after 10 s."""
+
+    request: int
+    to_uid: str
+    method: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Answered:
+    """The shell's answer to `Ask`."""
+
+    id: str
+    from_uid: str
+    code: str
+    reason: str = ""
+    message: str = ""
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Stop:
+    """SIGTERM: move the children away, then say goodbye. Answered by `Answer(request)` when done, at most `grace` s."""
+
+    request: int
+    grace: float
+
+
+Event = (
+    Started
+    | Wake
+    | ChildHello
+    | FromChild
+    | FromParent
+    | LinkLost
+    | DialWelcome
+    | DialRefused
+    | DialFailed
+    | ProbeAnswered
+    | ProbeFailed
+    | Submit
+    | CancelDispatch
+    | Evict
+    | ShimUp
+    | ShimDown
+    | ShimStatus
+    | ShimProgress
+    | ShimResult
+    | ShimLost
+    | PayloadReady
+    | PayloadFailed
+    | Asked
+    | Answered
+    | Stop
+)
+
