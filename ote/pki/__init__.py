@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ote.pki.authority import Authority as Authority
     from ote.pki.authority import BACKDATE as BACKDATE
+    from ote.pki.authority import Authority as Authority
     from ote.pki.files import make_private_dir as make_private_dir
     from ote.pki.files import write_private as write_private
     from ote.pki.identity import Identity as Identity

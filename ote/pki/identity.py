@@ -110,7 +110,7 @@ def is_vouched_from_above(peer_host: str, own_host: str) -> bool:
 
 
 def split_chain(chain_pem: bytes) -> list[bytes]:
-    """The certificates of a PEM chain, each as PEM. Raises Unauthenticated (CERTIFICATE_UNKNOWN) when there are none."""
+    """The certificates of a PEM chain, each as PEM. Raises Unauthenticated (CERTIFICATE_UNKNOWN)."""
     return [pem(certificate) for certificate in load_chain(chain_pem)]
 
 

@@ -1,0 +1,59 @@
+"""Channels to servers of OTE. Not here: calls and retries (`ote.client`).
+
+The one idea: a channel is one connection of its own to one expected peer, and gRPC retries nothing behind our back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc.aio
+
+from ote.model.errors import InvalidArgument
+from ote.rpc.address import is_local, is_unix, socket_path
+from ote.rpc.tls import TlsIdentity, channel_credentials
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int | str]] = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+def open_channel(
+    address: str,
+    *,
+    tls: TlsIdentity | None = None,
+    server_name: str | None = None,
+    options: Sequence[tuple[str, int | str]] = (),
+) -> grpc.aio.Channel:
+    """A channel to HOST:PORT or unix:/PATH; nothing is sent before its first call. Close it.
+
+    tls: None is allowed only on loopback and unix sockets, else InvalidArgument (INSECURE_NOT_LOCAL). server_name:
+    whose certificate is expected, `<name>.ote`; TLS refuses every other.
+    """
+    local = is_local(address)
+    target = f"unix:{socket_path(address)}" if is_unix(address) else address
+    chosen = [*CHANNEL_OPTIONS]
+    if local:
+        chosen.append(("grpc.enable_http_proxy", 0))
+    if server_name is not None:
+        chosen.append(("grpc.ssl_target_name_override", server_name))
+        chosen.append(("grpc.default_authority", server_name))
+    chosen.extend(options)
+    if tls is not None:
+        return grpc.aio.secure_channel(target, channel_credentials(tls), options=chosen)
+    if not local:
+        raise InvalidArgument(
+            "INSECURE_NOT_LOCAL",
+            f"{address} is not on this machine: without certificates only loopback and unix sockets are allowed",
+        )
+    return grpc.aio.insecure_channel(target, options=chosen)

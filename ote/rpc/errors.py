@@ -1,0 +1,201 @@
+"""Our errors as gRPC status and back, once for everybody.
+
+Not here: the errors (`ote.model.errors`) and exit codes (the CLI). The one idea: a reason crosses the wire as
+`google.rpc.ErrorInfo` of the domain "ote.dev", so no program ever reads a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from ote.model.errors import BY_CODE, OteError
+from ote.rpc.handlers import AroundInterceptor, Behaviour
+
+DOMAIN = "ote.dev"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_STATUS = {code.name: code for code in grpc.StatusCode}
+_MAX_MESSAGE = 1024
+_MAX_METADATA_VALUE = 512
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = structlog.get_logger("ote.rpc")
+
+
+def to_status(error: OteError) -> status_pb2.Status:
+    """The error as google.rpc.Status with ErrorInfo and, where a retry makes sense, RetryInfo.
+
+    Texts are cut to 1,024 characters and metadata values to 512, so that trailers stay small. An InvalidArgument with
+    the metadata `field` also carries a BadRequest naming it.
+    """
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(error.code if error.code in _STATUS else "UNKNOWN"),
+        message=error.message[:_MAX_MESSAGE],
+    )
+    info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=error.reason)
+    for key, value in error.metadata.items():
+        info.metadata[key] = value[:_MAX_METADATA_VALUE]
+    status.details.add().Pack(info)
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(max(0.0, error.retry_after) * 1e9))
+        status.details.add().Pack(retry)
+    if error.code == "INVALID_ARGUMENT" and "field" in error.metadata:
+        request = error_details_pb2.BadRequest()
+        request.field_violations.add(
+            field=error.metadata["field"], description=error.message[:_MAX_MESSAGE], reason=error.reason
+        )
+        status.details.add().Pack(request)
+    return status
+
+
+def from_status(status: status_pb2.Status) -> OteError:
+    """The error of a status; one without our ErrorInfo has its code's name as reason."""
+    code = code_pb2.Code.Name(status.code) if status.code in code_pb2.Code.values() else "UNKNOWN"
+    reason, metadata, retry_after = code, {}, None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            if info.domain == DOMAIN:
+                reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+    return BY_CODE.get(code, OteError)(reason, status.message, metadata=metadata, retry_after=retry_after)
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> OteError:
+    """The error that a call ended with.
+
+    A status without details of ours comes from gRPC itself or from a stranger: reason CONNECTION_FAILED, TLS_FAILED,
+    DEADLINE_EXCEEDED, MESSAGE_TOO_LARGE, or else the code's name.
+    """
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            status = status_pb2.Status()
+            try:
+                status.ParseFromString(value if isinstance(value, bytes) else value.encode("latin-1"))
+            except Exception:
+                break
+            if status.code == error.code().value[0]:
+                return from_status(status)
+    return _plain(error.code().name, error.details() or "")
+
+
+def _plain(code: str, details: str) -> OteError:
+    kind = BY_CODE.get(code, OteError)
+    lower = details.lower()
+    if code == "UNAVAILABLE":
+        if "ssl_error" in lower or "handshake" in lower or "certificate" in lower or "peer name" in lower:
+            return kind(
+                "TLS_FAILED", f"the other side was refused, or refused us, at the TLS handshake: {_tail(details)}"
+            )
+        return kind("CONNECTION_FAILED", f"no connection: {_tail(details)}")
+    if code == "DEADLINE_EXCEEDED":
+        return kind("DEADLINE_EXCEEDED", "no answer in time")
+    if code == "RESOURCE_EXHAUSTED" and "message larger than max" in lower:
+        return kind("MESSAGE_TOO_LARGE", details)
+    if code == "UNIMPLEMENTED":
+        return kind("UNIMPLEMENTED", details or "the other side does not have this method")
+    return kind(code, details or f"the call failed with {code}")
+
+
+def _tail(details: str) -> str:
+    """gRPC's texts nest outwards in: the last part is what happened."""
+    _, found, last = details.rpartition("last error: ")
+    text = last if found else details
+    return text[:_MAX_MESSAGE] or "the other side closed it"
+
+
+class translated:
+    """Turns the AioRpcError of a call in the block into our error: `with translated(): await stub.Get(...)`."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise from_rpc_error(error) from error
+
+
+def translates(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Decorator of a coroutine function: its AioRpcError comes out as our error."""
+
+    @functools.wraps(function)
+    async def calling(*args: P.args, **kwargs: P.kwargs) -> T:
+        with translated():
+            return await function(*args, **kwargs)
+
+    return calling
+
+
+async def translated_stream(stream: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The same messages, and our error at the end instead of gRPC's."""
+    with translated():
+        async for message in stream:
+            yield message
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: OteError) -> NoReturn:
+    """Ends a call with an error."""
+    status = to_status(error)
+    await context.abort(
+        _STATUS.get(error.code, grpc.StatusCode.UNKNOWN),
+        status.message,
+        trailing_metadata=((DETAILS_KEY, status.SerializeToString()),),
+    )
+    raise AssertionError("abort returned")
+
+
+class ErrorInterceptor(AroundInterceptor):
+    """Maps what a servicer raises: our errors to their status, anything else to INTERNAL with a number for the log.
+
+    Costs one frame per call and nothing per message. CancelledError and an abort of the servicer itself pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_mapped)
+
+
+def _mapped(method: str, behaviour: Behaviour) -> Behaviour:
+    async def mapping(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await behaviour(request, context)
+        except OteError as error:
+            await abort(context, error)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            if context.cancelled() or context.done():
+                raise
+            incident = secrets.token_hex(4)
+            _log.exception("rpc failed unexpectedly", method=method, incident=incident, error=type(error).__name__)
+            await abort(context, _internal(incident))
+
+    return mapping
+
+
+def _internal(incident: str) -> OteError:
+    return BY_CODE["INTERNAL"](
+        "INTERNAL",
+        f"internal error {incident}: its traceback is in the log of the server",
+        metadata={"incident": incident},
+    )

@@ -1,0 +1,69 @@
+"""Opaque page tokens for lists. Not here: the lists.
+
+The one idea: a token holds the key after which the next page begins, and a mark of the request it belongs to, so that a
+page survives changes of the list and is not taken for another list's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TypeVar
+
+from ote.model.errors import InvalidArgument
+
+T = TypeVar("T")
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+_MARK = 6
+
+
+def page_size(asked: int) -> int:
+    """How many to return: 100 for 0, at most 1,000. Raises InvalidArgument (INVALID_PAGE_SIZE) for less than 0."""
+    if asked < 0:
+        raise InvalidArgument("INVALID_PAGE_SIZE", "page_size is 0 or more", metadata={"field": "page_size"})
+    return min(asked, MAX_PAGE) if asked else DEFAULT_PAGE
+
+
+def encode_page_token(after: str, scope: str = "") -> str:
+    """A token for the page that begins after the key `after`. scope: what the request asked for, in any words."""
+    return base64.urlsafe_b64encode(_mark(scope) + after.encode()).decode("ascii").rstrip("=")
+
+
+def decode_page_token(token: str, scope: str = "") -> str | None:
+    """The key after which to go on, None for the first page.
+
+    Raises InvalidArgument (INVALID_PAGE_TOKEN) for one that was not made here or for another request.
+    """
+    if not token:
+        return None
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        after = raw[_MARK:].decode()
+    except (binascii.Error, ValueError):
+        raise _invalid() from None
+    if raw[:_MARK] != _mark(scope):
+        raise _invalid()
+    return after
+
+
+def take_page(items: Iterable[T], size: int, key: Callable[[T], str], scope: str = "") -> tuple[list[T], str]:
+    """(The first `size` items, token of the next page or "") of items that begin after the last page's key."""
+    iterator = iter(items)
+    page = list(islice(iterator, size))
+    more = next(iterator, None) is not None
+    return page, encode_page_token(key(page[-1]), scope) if more and page else ""
+
+
+def _mark(scope: str) -> bytes:
+    return hashlib.sha256(scope.encode()).digest()[:_MARK]
+
+
+def _invalid() -> InvalidArgument:
+    return InvalidArgument(
+        "INVALID_PAGE_TOKEN", "page_token is not from the last answer to this request", metadata={"field": "page_token"}
+    )
