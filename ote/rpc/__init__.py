@@ -3,3 +3,8 @@
 Not here: any service of OTE (the components) and any typed client (`ote.client`). The one idea: a servicer raises
 `ote.model.errors`, and everything that every RPC needs is done by the interceptors here, once.
 """
+
+import os
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+"""Before grpc is imported: its C library would write lines of its own to stderr, and what matters comes as errors."""

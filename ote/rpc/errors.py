@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
@@ -27,6 +28,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 _STATUS = {code.name: code for code in grpc.StatusCode}
 _MAX_MESSAGE = 1024
 _MAX_METADATA_VALUE = 512
+
+_TLS_WORDS = ("ssl_error", "handshake", "certificate", "verification check", "peer name")
+_NOISE = re.compile(r"^(?:[A-Z_]+: )?(?:(?:ipv4|ipv6|unix):\S+: )?")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,10 +104,8 @@ def _plain(code: str, details: str) -> OteError:
     kind = BY_CODE.get(code, OteError)
     lower = details.lower()
     if code == "UNAVAILABLE":
-        if "ssl_error" in lower or "handshake" in lower or "certificate" in lower or "peer name" in lower:
-            return kind(
-                "TLS_FAILED", f"the other side was refused, or refused us, at the TLS handshake: {_tail(details)}"
-            )
+        if any(word in lower for word in _TLS_WORDS):
+            return kind("TLS_FAILED", f"one side refused the other's certificate: {_tail(details)}")
         return kind("CONNECTION_FAILED", f"no connection: {_tail(details)}")
     if code == "DEADLINE_EXCEEDED":
         return kind("DEADLINE_EXCEEDED", "no answer in time")
@@ -118,6 +120,7 @@ def _tail(details: str) -> str:
     """gRPC's texts nest outwards in: the last part is what happened."""
     _, found, last = details.rpartition("last error: ")
     text = last if found else details
+    text = _NOISE.sub("", text)
     return text[:_MAX_MESSAGE] or "the other side closed it"
 
 
