@@ -22,6 +22,13 @@ GRACE = 2.0
 """Seconds in which a task that is being cancelled may end after its test."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives real parts a configuration of the tests' own, which every process started by a test inherits."""
+    if REAL:
+        os.environ.setdefault("CONTAINERS_CONF", str(Path(__file__).parent / "real" / "containers.conf"))
+        os.environ["PATH"] = f"{CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out real tests without OTE_REAL=1, and watches every coroutine test for tasks that outlive it."""
     left_out = [] if REAL else [item for item in items if item.get_closest_marker("real")]
@@ -52,7 +59,7 @@ def real_part() -> Callable[[str], str]:
     """Answers the path of a program by name; the test fails when it is not installed."""
 
     def find(name: str) -> str:
-        found = shutil.which(name, path=f"{CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        found = shutil.which(name)
         if found is None:
             pytest.fail(f"{name} is not installed; tests/real/install.sh installs it")
         return found
