@@ -52,7 +52,9 @@ class Store:
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._connection = _connect(path)
         for table in tables:
-            self._connection.execute(f'CREATE TABLE IF NOT EXISTS "{table}" (key TEXT PRIMARY KEY, value BLOB NOT NULL)')
+            self._connection.execute(
+                f'CREATE TABLE IF NOT EXISTS "{table}" (key TEXT PRIMARY KEY, value BLOB NOT NULL)'
+            )
         self._connection.commit()
         self._writer = threading.Thread(target=self._write_loop, name=f"store {path.name}", daemon=True)
         self._writer.start()
@@ -175,5 +177,7 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
 
 def _explain(error: sqlite3.Error) -> Exception:
     if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
-        return ResourceExhausted("DISK_FULL", f"the disk is full ({error}); make room, then try again", retry_after=10.0)
+        return ResourceExhausted(
+            "DISK_FULL", f"the disk is full ({error}); make room, then try again", retry_after=10.0
+        )
     return FailedPrecondition("STORE_FAILED", f"the store cannot be written ({error}); check the disk")
