@@ -1,0 +1,1 @@
+"""The typed client of every service: contexts, one connection policy, and watches that resume."""
