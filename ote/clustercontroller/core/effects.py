@@ -92,11 +92,21 @@ class Execute:
 
 @dataclass(slots=True)
 class ExecuteHere:
-    """Hand a controller's own command (set_facts, drain) back to the controller core's composition, as `Execute`."""
+    """Decode a controller's own command: the shell answers with the event `FactsChange` or `DrainAsked`."""
 
     key: str
     command: str
     body: bytes
+
+
+@dataclass(slots=True)
+class FinishHere:
+    """A controller's own command ended: the shell answers with `ShimResult` of the same key."""
+
+    key: str
+    state: str
+    reason: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -192,6 +202,7 @@ Effect = (
     | WakeAt
     | Execute
     | ExecuteHere
+    | FinishHere
     | CancelExecution
     | FetchPayload
     | DropPayload

@@ -216,6 +216,26 @@ class Answered:
 
 
 @dataclass(slots=True)
+class FactsChange:
+    """A `set_facts` command of this cluster, decoded. Ends with `FinishHere`."""
+
+    key: str
+    labels: dict[str, str]
+    remove_labels: list[str]
+    tags: list[str]
+    remove_tags: list[str]
+
+
+@dataclass(slots=True)
+class DrainAsked:
+    """A `drain` command of this cluster, decoded; `timeout` in seconds. Ends with `FinishHere`."""
+
+    key: str
+    off: bool
+    timeout: float
+
+
+@dataclass(slots=True)
 class Stop:
     """SIGTERM: move the children away, then say goodbye. Answered by `Answer(request)` when done, at most `grace` s."""
 
@@ -248,6 +268,7 @@ Event = (
     | PayloadFailed
     | Asked
     | Answered
+    | FactsChange
+    | DrainAsked
     | Stop
 )
-

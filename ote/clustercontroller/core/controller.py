@@ -1,0 +1,444 @@
+"""The composition of the core: every event goes to the part whose business it is, every effect comes back in order.
+
+What lives here: who is told what, the cluster's own facts, drain and stop, questions between controllers. What does not:
+any rule about parents, the registry or dispatches; those are the parts'. The shell, and the simulator, call `handle` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core import records as rec
+from ote.clustercontroller.core.children import Children
+from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.facts import OwnRecord
+from ote.clustercontroller.core.origin import Origin
+from ote.clustercontroller.core.parents import Parents, ParentsCallbacks
+from ote.clustercontroller.core.registry import Registry
+from ote.clustercontroller.core.router import Router
+from ote.clustercontroller.core.states import SUCCEEDED
+from ote.clustercontroller.core.target import Target
+from ote.model.errors import DeadlineExceeded, NotFound, Unavailable
+
+_NEWS_INTERVAL = 0.1
+"""Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
+_NEWS_BYTES = 24 * 1024
+_CALL_TIMEOUT = 10.0
+
+Tables = Mapping[str, Mapping[str, Any]]
+"""What was on disk: {table: {key: record of `records`}}."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Somebody who is answered when the children have moved, or when the time is over."""
+
+    until: float
+    done: Callable[[list[str]], None]
+
+
+class Controller:
+    """One node of the tree. `home` is the configured parent, None for a root; `allowed` the commands it obeys, None all."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        *,
+        home: m.Alternate | None,
+        facts: m.Facts,
+        tables: Tables,
+        allowed: frozenset[str] | None = None,
+    ) -> None:
+        self.ctx = ctx
+        rows = tables.get("self", {})
+        self._self: rec.Self = rows.get("self") or rec.Self()
+        if not self._self.journal_id:
+            self._self.journal_id = ctx.new_id()
+        self.own = OwnRecord(ctx, self._self, facts, rows)
+        self.registry = Registry(ctx)
+        self.registry.load(dict(tables.get("clusters", {})), dict(tables.get("evictions", {})))
+        self.parents = Parents(
+            ctx,
+            self._self,
+            home,
+            ParentsCallbacks(
+                attached=self._attached,
+                detached=self._detached,
+                standing_changed=self._standing_changed,
+                memory_lost=self._memory_lost,
+                own_record=self.own.record,
+                digest=self.registry.digest,
+            ),
+            rows.get("alternates"),
+        )
+        self.children = Children(ctx, self.registry, self.parents, self._self)
+        self.router = Router(ctx, self.registry, lambda: self.parents.active_link, self._flush_news)
+        self.router.ends = self
+        self.origin = Origin(ctx, self.registry, self.router, self._self)
+        self.target = Target(ctx, self.router, self._self, allowed)
+        self.origin.load(tables)
+        self.target.load(tables)
+        self.registry.on_paths_changed = self.origin.paths_changed
+        self.registry.on_gone = self._gone
+        self._news_sent = float("-inf")
+        self._news_waits = False
+        self._calls: dict[str, tuple[int, float]] = {}
+        self._waiting: list[_Waiting] = []
+        self._wake_at: float | None = None
+        self._parts = (self.parents, self.children, self.origin, self.target)
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            ev.Started: self._started,
+            ev.Wake: lambda event: None,
+            ev.ChildHello: self._child_hello,
+            ev.FromChild: self._from_child,
+            ev.FromParent: self._from_parent,
+            ev.LinkLost: self._link_lost,
+            ev.DialWelcome: lambda e: self.parents.dial_welcome(e.link, e.welcome),
+            ev.DialRefused: lambda e: self.parents.dial_refused(e.link, e.refused),
+            ev.DialFailed: lambda e: self.parents.dial_failed(e.link, e.reason),
+            ev.ProbeAnswered: lambda e: self.parents.probe_answered(e),
+            ev.ProbeFailed: lambda e: self.parents.probe_failed(e),
+            ev.Submit: lambda e: self.origin.submit(e),
+            ev.CancelDispatch: lambda e: self.origin.cancel(e),
+            ev.Evict: self._evict,
+            ev.ShimUp: self._shim_up,
+            ev.ShimDown: lambda e: self.target.shim_down(e),
+            ev.ShimStatus: self._shim_status,
+            ev.ShimProgress: lambda e: self.target.progress(e),
+            ev.ShimResult: lambda e: self.target.result(e),
+            ev.ShimLost: lambda e: self.target.lost(e),
+            ev.PayloadReady: lambda e: self.target.payload_ready(e),
+            ev.PayloadFailed: lambda e: self.target.payload_failed(e),
+            ev.Asked: self._asked,
+            ev.Answered: self._answered,
+            ev.FactsChange: self._facts_change,
+            ev.DrainAsked: self._drain_asked,
+            ev.Stop: self._stop,
+        }
+
+    def handle(self, event: ev.Event, now: float) -> list[fx.Effect]:
+        """Let the event happen at `now` (seconds, monotonic) and return what is to be done, in order."""
+        ctx = self.ctx
+        ctx.now = now
+        self._wake(now)
+        self._handlers[type(event)](event)
+        self._after()
+        done = ctx.effects
+        ctx.effects = []
+        return done
+
+    # --- links ----------------------------------------------------------------------------------------------------
+
+    def _started(self, event: ev.Started) -> None:
+        self.ctx.put("self", "self", self._self)
+        self.registry.set_own(self.own.record())
+        self.children.drain(self._self.draining)
+        self.parents.start()
+
+    def _child_hello(self, event: ev.ChildHello) -> None:
+        if event.hello.best is not None:
+            self.parents.child_best(event.hello.best)
+        self.children.hello(event.link, event.hello, event.peer_uid, event.peer_name)
+
+    def _from_child(self, event: ev.FromChild) -> None:
+        link = event.link
+        for item in event.items:
+            uid = self.children.heard(link)
+            if uid is None:
+                self.children.unattached(link, item)
+            else:
+                self._child_item(link, uid, item)
+
+    def _child_item(self, link: int, uid: str, item: m.UpItem) -> None:
+        match item:
+            case m.Heartbeat():
+                self.children.heartbeat(link, item)
+            case m.Report():
+                quiet = item.kind in (m.NO_ROUTE, m.BUSY)
+                if quiet or self.registry.via(item.target_uid) == uid:
+                    self.router.report(item)
+            case m.News():
+                self.children.news(link, item)
+            case m.Ack():
+                self.router.ack(item)
+            case m.Goodbye():
+                self.children.goodbye(link, item)
+            case m.Call() | m.Reply():
+                self._talk(item, from_above=False)
+            case m.Evictions():
+                self._learn_evictions(item.uids, but=link)
+            case _:
+                self.children.bad_frame(link, f"unexpected {type(item).__name__.lower()}")
+
+    def _from_parent(self, event: ev.FromParent) -> None:
+        link = event.link
+        self.parents.heard(link)
+        for item in event.items:
+            if self.parents.item(link, item):
+                continue
+            match item:
+                case m.Deliver():
+                    self.router.deliver(item)
+                case m.Revoke():
+                    self.router.revoke(item)
+                case m.Ack():
+                    self.router.ack(item)
+                case m.Report():
+                    self.router.report(item)
+                case m.Call() | m.Reply():
+                    self._talk(item, from_above=True)
+                case m.Evictions():
+                    self._learn_evictions(item.uids, but=link)
+                case m.Away():
+                    self._away(item)
+                case m.Resync():
+                    self._full_account(link)
+                case _:
+                    self.ctx.log("warning", "unexpected item from parent", item=type(item).__name__)
+
+    def _link_lost(self, event: ev.LinkLost) -> None:
+        if not self.children.link_lost(event.link, event.reason):
+            self.parents.link_lost(event.link, event.reason)
+
+    def _attached(self, link: int, parent_uid: str, epoch: int) -> None:
+        self.registry.set_own(self.own.record())
+        self.registry.news()
+        if self.registry.evicted:
+            self.ctx.send(link, m.Evictions(sorted(self.registry.evicted)))
+        self.target.path_changed()
+
+    def _detached(self, link: int) -> None:
+        self.registry.set_own(self.own.record())
+
+    def _standing_changed(self) -> None:
+        self.children.announce()
+
+    def _memory_lost(self) -> None:
+        """The disk was set back: what the old journal may have known must not run again."""
+        self.target.memory_lost()
+        self.own.changed()
+        self.registry.set_own(self.own.record())
+
+    # --- registry -------------------------------------------------------------------------------------------------
+
+    def _flush_news(self) -> None:
+        self._news_waits = False
+        link = self.parents.active_link
+        if link is None:
+            return
+        records = self.registry.news()
+        if records:
+            self._news_sent = self.ctx.now
+            for batch in _batches(records):
+                self.ctx.send(link, m.News(batch))
+
+    def _full_account(self, link: int) -> None:
+        self.registry.news()
+        batches = list(_batches(self.registry.account())) or [[]]
+        last = len(batches) - 1
+        for index, batch in enumerate(batches):
+            self.ctx.send(link, m.News(batch, full_begin=index == 0, full_end=index == last))
+
+    def _away(self, away: m.Away) -> None:
+        link = self.registry.away(away)
+        if link is not None:
+            self.ctx.send(link, away)
+
+    def _learn_evictions(self, uids: list[str], but: int | None) -> None:
+        new = self.registry.take_evictions(uids)
+        if new:
+            self._tell_evictions(new, but)
+
+    def _tell_evictions(self, uids: list[str], but: int | None) -> None:
+        message = m.Evictions(uids)
+        for uid in uids:
+            self.children.kick(uid, "EVICTED")
+        links = [*self.children.links(), self.parents.active_link]
+        for link in links:
+            if link is not None and link != but:
+                self.ctx.send(link, message)
+
+    def _evict(self, event: ev.Evict) -> None:
+        entry = self.registry.get(event.uid)
+        if entry is None:
+            self._fail(event.request, NotFound("CLUSTER_NOT_FOUND", f"no cluster {event.uid} is known here"))
+            return
+        delivered = self.registry.next_hop(event.uid) is not None
+        orphans = self.registry.evict(event.uid)
+        self._tell_evictions([event.uid], but=None)
+        self.ctx.barrier()
+        self.ctx.emit(fx.Answer(event.request, (event.uid, orphans, delivered)))
+
+    def _gone(self, uid: str) -> None:
+        self.origin.gone(uid)
+        self.target.origin_gone(uid)
+
+    # --- the cluster itself ---------------------------------------------------------------------------------------
+
+    def _own_changed(self) -> None:
+        self.own.changed()
+        self.registry.set_own(self.own.record())
+
+    def _shim_up(self, event: ev.ShimUp) -> None:
+        if self.own.set_shim(event):
+            self._own_changed()
+        self.target.shim_up(event)
+
+    def _shim_status(self, event: ev.ShimStatus) -> None:
+        self.own.set_status(event.cluster_status)
+        self.registry.set_own(self.own.record())
+
+    def _facts_change(self, event: ev.FactsChange) -> None:
+        self.own.change(event)
+        self.registry.set_own(self.own.record())
+        self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", ""))
+
+    def _drain(self, on: bool) -> None:
+        self.children.drain(on)
+        self.own.set_draining(on)
+        self.registry.set_own(self.own.record())
+
+    def _drain_asked(self, event: ev.DrainAsked) -> None:
+        self._self.draining = not event.off
+        self.ctx.put("self", "self", self._self)
+        self.ctx.barrier()
+        self._drain(not event.off)
+        if event.off:
+            self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "children are welcome again"))
+            return
+
+        def done(stayed: list[str]) -> None:
+            if stayed:
+                names = ", ".join(sorted(stayed))
+                self.ctx.emit(fx.FinishHere(event.key, "FAILED", "CHILDREN_STAYED", f"could not move: {names}"))
+            else:
+                self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "all children have moved"))
+
+        self._waiting.append(_Waiting(self.ctx.now + event.timeout, done))
+
+    def _stop(self, event: ev.Stop) -> None:
+        self._drain(True)
+
+        def done(stayed: list[str]) -> None:
+            self.parents.stop()
+            self.ctx.emit(fx.Answer(event.request, stayed))
+
+        self._waiting.append(_Waiting(self.ctx.now + event.grace, done))
+
+    def _check_waiting(self) -> None:
+        stayed = self.children.remaining()
+        due = [waiting for waiting in self._waiting if not stayed or waiting.until <= self.ctx.now]
+        if due:
+            names = [entry.name if (entry := self.registry.get(uid)) else uid for uid in stayed]
+            self._waiting = [waiting for waiting in self._waiting if waiting not in due]
+            for waiting in due:
+                waiting.done(names)
+
+    # --- ends of dispatches (router.Ends) -------------------------------------------------------------------------
+
+    def deliver(self, deliver: m.Deliver, target: m.DeliveryTarget) -> None:
+        self.target.deliver(deliver, target)
+
+    def revoke(self, revoke: m.Revoke, target: m.DeliveryTarget) -> None:
+        self.target.revoke(revoke, target)
+
+    def acknowledged(self, ack: m.Ack) -> None:
+        self.target.ack(ack)
+
+    def reported(self, report: m.Report) -> None:
+        self.origin.report(report)
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    def _asked(self, event: ev.Asked) -> None:
+        call = m.Call(self.ctx.new_id(), self.ctx.uid, event.to_uid, event.method, event.body)
+        if event.to_uid == self.ctx.uid or (not event.to_uid and self.parents.is_root):
+            self._calls[call.id] = (event.request, self.ctx.now + _CALL_TIMEOUT)
+            self.ctx.emit(fx.Ask(call.id, self.ctx.uid, event.method, event.body, from_above=True))
+        elif self.router.pass_on(event.to_uid, call):
+            self._calls[call.id] = (event.request, self.ctx.now + _CALL_TIMEOUT)
+        else:
+            self._fail(event.request, Unavailable("NO_ROUTE", "there is no way to that controller now; try again"))
+
+    def _answered(self, event: ev.Answered) -> None:
+        reply = m.Reply(event.id, event.from_uid, event.code, event.reason, event.message, event.body)
+        self._talk(reply, from_above=True)
+
+    def _talk(self, item: m.Call | m.Reply, *, from_above: bool) -> None:
+        if isinstance(item, m.Reply):
+            if item.to_uid != self.ctx.uid:
+                self.router.pass_on(item.to_uid, item)
+            elif (waiting := self._calls.pop(item.id, None)) is not None:
+                self.ctx.emit(fx.Answer(waiting[0], item))
+            return
+        mine = item.to_uid == self.ctx.uid or (not item.to_uid and self.parents.is_root)
+        if mine:
+            self.ctx.emit(fx.Ask(item.id, item.from_uid, item.method, item.body, from_above))
+        elif not self.router.pass_on(item.to_uid, item):
+            self._talk(
+                m.Reply(item.id, item.from_uid, "UNAVAILABLE", "NO_ROUTE", "there is no way to that controller now"),
+                from_above=from_above,
+            )
+
+    def _fail(self, request: int, error: Exception) -> None:
+        self.ctx.emit(fx.Answer(request, error=error))
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _wake(self, now: float) -> None:
+        for part in self._parts:
+            due = part.next_wake()
+            if due is not None and due <= now:
+                part.wake()
+        for call, (request, until) in list(self._calls.items()):
+            if until <= now:
+                del self._calls[call]
+                self._fail(request, DeadlineExceeded("NO_ANSWER", "the controller did not answer within 10 s"))
+
+    def _after(self) -> None:
+        if self._waiting:
+            self._check_waiting()
+        if self._news_waits or self.registry.has_news:
+            if self.ctx.now - self._news_sent >= _NEWS_INTERVAL:
+                self._flush_news()
+            else:
+                self._news_waits = True
+        times = [due for part in self._parts if (due := part.next_wake()) is not None]
+        times += [until for _, until in self._calls.values()]
+        times += [waiting.until for waiting in self._waiting]
+        if self._news_waits:
+            times.append(self._news_sent + _NEWS_INTERVAL)
+        at = min(times, default=None)
+        if at is not None and at != self._wake_at:
+            self.ctx.emit(fx.WakeAt(at))
+        self._wake_at = at
+
+
+def _size(record: m.ClusterRecord) -> int:
+    facts, status = record.facts, record.status
+    size = 400
+    if facts is not None:
+        size += 160 + sum(len(k) + len(v) + 8 for k, v in facts.labels.items()) + sum(len(t) + 4 for t in facts.tags)
+    if status is not None:
+        size += len(status.cluster_status)
+    return size
+
+
+def _batches(records: Iterable[m.ClusterRecord]) -> Iterable[list[m.ClusterRecord]]:
+    """Split records into messages of at most about 24 KiB."""
+    batch: list[m.ClusterRecord] = []
+    room = _NEWS_BYTES
+    for record in records:
+        size = _size(record)
+        if batch and size > room:
+            yield batch
+            batch, room = [], _NEWS_BYTES
+        batch.append(record)
+        room -= size
+    if batch:
+        yield batch

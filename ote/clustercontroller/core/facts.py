@@ -1,0 +1,111 @@
+"""What this cluster says of itself: settings, changes made at run time over them, its shim, draining, journal.
+
+The version of the facts never goes back: it is on disk, and grows with every change and at every start whose facts differ
+from those told last. Runtime changes are kept apart from the settings, so that a removed one falls back to its setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ote.clustercontroller.core import records as rec
+from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.events import FactsChange, ShimUp
+from ote.clustercontroller.core.messages import ClusterRecord, Facts, Status
+
+
+class OwnRecord:
+    """The cluster's own record; `parents` sets parent, epoch and signature of what `record` returns."""
+
+    def __init__(self, ctx: Context, own: rec.Self, settings: Facts, rows: Mapping[str, Any]) -> None:
+        self._ctx = ctx
+        self._self = own
+        self._settings = settings
+        self._changes: rec.OwnFacts = rows.get("facts") or rec.OwnFacts()
+        told: rec.OwnFactsRow | None = rows.get("record")
+        self._facts = replace(self._merged(), version=told.facts.version if told else 0)
+        self._status: Status | None = None
+        self.parent_uid = ""
+        self.epoch = own.epoch
+        self.signature = b""
+        if told is None or told.facts != self._facts:
+            self.changed()
+
+    def record(self) -> ClusterRecord:
+        """The record as of now; facts and status always included."""
+        ctx = self._ctx
+        return ClusterRecord(
+            uid=ctx.uid,
+            name=ctx.name,
+            parent_uid=self.parent_uid,
+            epoch=self.epoch,
+            instance=ctx.instance,
+            signature=self.signature,
+            public_key=ctx.public_key,
+            up=True,
+            facts=self._facts,
+            status=self._status,
+        )
+
+    def changed(self) -> None:
+        """Merge anew, count a version, and put it on disk."""
+        self._facts = replace(self._merged(), version=self._facts.version + 1)
+        self._ctx.put("self", "record", rec.OwnFactsRow(self._facts))
+
+    def change(self, event: FactsChange) -> None:
+        """Take labels and tags over the settings'; the last writer of a key wins."""
+        changes = self._changes
+        for key in event.remove_labels:
+            if changes.labels.pop(key, None) is None and key in self._settings.labels:
+                changes.removed_labels.append(key)
+        for key, value in event.labels.items():
+            changes.labels[key] = value
+            changes.removed_labels = [other for other in changes.removed_labels if other != key]
+        for tag in event.remove_tags:
+            changes.tags = [other for other in changes.tags if other != tag]
+            if tag in self._settings.tags and tag not in changes.removed_tags:
+                changes.removed_tags.append(tag)
+        for tag in event.tags:
+            changes.removed_tags = [other for other in changes.removed_tags if other != tag]
+            if tag not in self._settings.tags and tag not in changes.tags:
+                changes.tags.append(tag)
+        self._ctx.put("self", "facts", changes)
+        self.changed()
+
+    def set_shim(self, shim: ShimUp) -> bool:
+        """Say which shim there is; returns whether that is news."""
+        before = self._settings
+        self._settings = replace(
+            before,
+            shim_kind=shim.kind,
+            shim_name=shim.name,
+            shim_version=shim.version,
+            capabilities=sorted(shim.capabilities),
+        )
+        return self._settings != before
+
+    def set_status(self, cluster_status: bytes) -> None:
+        version = self._status.version + 1 if self._status else 1
+        self._status = Status(version, cluster_status)
+
+    def set_draining(self, on: bool) -> None:
+        if self._settings.draining != on:
+            self._settings = replace(self._settings, draining=on)
+            self.changed()
+
+    def _merged(self) -> Facts:
+        changes = self._changes
+        labels = {k: v for k, v in self._settings.labels.items() if k not in changes.removed_labels} | changes.labels
+        tags = sorted({t for t in self._settings.tags if t not in changes.removed_tags} | set(changes.tags))
+        changed = sorted([*changes.labels, *(f"-{k}" for k in changes.removed_labels)])
+        changed += sorted([*(f"+{t}" for t in changes.tags), *(f"-{t}" for t in changes.removed_tags)])
+        return replace(
+            self._settings,
+            labels=labels,
+            tags=tags,
+            changed=changed,
+            journal_id=self._self.journal_id,
+            software=self._ctx.software,
+        )
