@@ -1,0 +1,182 @@
+"""The catalog of all metrics, as data: docs/metrics.md is generated from it, `metrics` makes the objects.
+
+Not here: when they change. The one idea: labels are few and closed, and no label is ever a cluster's name, so that the
+number of series does not grow with the tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a metric does."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. name: with its unit, counters end in _total. labels: their names, values are in `values`."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    values: str = ""
+    buckets: tuple[float, ...] = ()
+
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_ATTACH = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+_LANES = "lane: beat, ack, dispatch, result, registry, bulk"
+_STATES = "state: SUCCEEDED, FAILED, EXPIRED, CANCELLED, UNREACHABLE, OUTCOME_UNKNOWN, CLUSTER_REPLACED"
+
+CATALOG: tuple[Metric, ...] = (
+    Metric(
+        "ote_tunnel_sessions",
+        Kind.GAUGE,
+        "Tunnels that are open, by who dialled: 1 up to the parent at most, any number down to children.",
+        ("direction",),
+        "direction: up, down",
+    ),
+    Metric(
+        "ote_tunnel_bytes_total",
+        Kind.COUNTER,
+        "Bytes of messages sent or received on tunnels, before HTTP/2 and TLS.",
+        ("direction", "lane"),
+        f"direction: sent, received · {_LANES}",
+    ),
+    Metric(
+        "ote_tunnel_frames_total",
+        Kind.COUNTER,
+        "Frames sent or received on tunnels; bytes through frames is how full they are.",
+        ("direction",),
+        "direction: sent, received",
+    ),
+    Metric("ote_tunnel_queue_bytes", Kind.GAUGE, "Bytes that wait to be written, all tunnels.", ("lane",), _LANES),
+    Metric(
+        "ote_tunnel_refused_total",
+        Kind.COUNTER,
+        "Messages that a full queue or a limit refused; their ends resend them.",
+        ("lane",),
+        _LANES,
+    ),
+    Metric("ote_tunnel_rtt_seconds", Kind.GAUGE, "Last round trip of a heartbeat to the parent."),
+    Metric("ote_tunnel_bulk_streams", Kind.GAUGE, "Bulk streams that are open (pieces, output)."),
+    Metric("ote_dispatch_accepted_total", Kind.COUNTER, "Dispatches accepted here as their origin."),
+    Metric("ote_dispatch_targets_total", Kind.COUNTER, "Targets of dispatches accepted here."),
+    Metric(
+        "ote_dispatch_settled_total",
+        Kind.COUNTER,
+        "Targets that reached a final state at this origin.",
+        ("state",),
+        _STATES,
+    ),
+    Metric("ote_dispatch_unsettled", Kind.GAUGE, "Targets of this origin that are not final."),
+    Metric(
+        "ote_dispatch_oldest_unsettled_seconds",
+        Kind.GAUGE,
+        "Age of the oldest target that is not final; 0 without one.",
+    ),
+    Metric(
+        "ote_dispatch_latency_seconds",
+        Kind.HISTOGRAM,
+        "From accepted to final, for each target at its origin.",
+        buckets=_LATENCY,
+    ),
+    Metric(
+        "ote_dispatch_resends_total",
+        Kind.COUNTER,
+        "Messages sent again by an end: commands by the origin, results by the target.",
+        ("what",),
+        "what: command, result",
+    ),
+    Metric(
+        "ote_dispatch_executed_total", Kind.COUNTER, "Commands that this cluster handed to its shim for the first time."
+    ),
+    Metric("ote_dispatch_piece_cache_bytes", Kind.GAUGE, "Bytes of payload pieces kept for children."),
+    Metric(
+        "ote_registry_clusters",
+        Kind.GAUGE,
+        "Members of the subtree, this one included.",
+        ("state",),
+        "state: ONLINE, OFFLINE, DRAINING, NAME_CONFLICT",
+    ),
+    Metric(
+        "ote_registry_news_total",
+        Kind.COUNTER,
+        "Registry news taken from children or refused (older, not their subtree, signature).",
+        ("outcome",),
+        "outcome: taken, refused",
+    ),
+    Metric("ote_registry_resyncs_total", Kind.COUNTER, "Full exchanges with a child because digests differed."),
+    Metric("ote_registry_watchers", Kind.GAUGE, "Watches of clusters and dispatches that are open."),
+    Metric(
+        "ote_failover_parent_losses_total",
+        Kind.COUNTER,
+        "Times that the parent was lost.",
+        ("cause",),
+        "cause: closed, silent, cut_off, refused, expired",
+    ),
+    Metric(
+        "ote_failover_attaches_total",
+        Kind.COUNTER,
+        "Times that this cluster attached to a parent.",
+        ("class",),
+        "class: home, parent_sibling, grandparent, own_sibling",
+    ),
+    Metric(
+        "ote_failover_attach_seconds",
+        Kind.HISTOGRAM,
+        "From the loss of a parent to the next attachment.",
+        buckets=_ATTACH,
+    ),
+    Metric("ote_failover_beat_age_seconds", Kind.GAUGE, "Age of the root's last beat; at the root 0."),
+    Metric("ote_failover_depth", Kind.GAUGE, "Hops to the root by the last beat."),
+    Metric(
+        "ote_shim_executions_total",
+        Kind.COUNTER,
+        "Commands that the shim ended.",
+        ("command", "outcome"),
+        "command: kind of the command (apply, delete, get, …) · outcome: succeeded, failed, cancelled, unknown",
+    ),
+    Metric("ote_shim_execution_seconds", Kind.HISTOGRAM, "How long the shim took for a command.", buckets=_LATENCY),
+    Metric("ote_shim_restarts_total", Kind.COUNTER, "Times that the shim came back as another instance."),
+    Metric("ote_shim_connected", Kind.GAUGE, "1 while the shim answers."),
+    Metric(
+        "ote_rpc_handled_total",
+        Kind.COUNTER,
+        "RPCs that ended, by full method name without its leading slash.",
+        ("method", "code"),
+        "method: every method of the policy, `other` for the rest · code: name of the gRPC status",
+    ),
+    Metric(
+        "ote_rpc_seconds",
+        Kind.HISTOGRAM,
+        "How long RPCs of one answer took.",
+        ("method",),
+        "method: as above",
+        _LATENCY,
+    ),
+    Metric("ote_trust_enrolments_total", Kind.COUNTER, "Clusters taken in with tokens of this controller."),
+    Metric("ote_trust_renewals_total", Kind.COUNTER, "Certificates renewed for children."),
+    Metric(
+        "ote_trust_refusals_total",
+        Kind.COUNTER,
+        "Enrolments and renewals refused.",
+        ("reason",),
+        "reason: the error's reason, in lower case",
+    ),
+    Metric(
+        "ote_trust_certificate_expiry_seconds",
+        Kind.GAUGE,
+        "End of the certificate that this cluster shows, seconds since 1970.",
+    ),
+    Metric("ote_trust_evicted", Kind.GAUGE, "Size of the set of evicted members."),
+)
+"""Every metric of every OTE process."""
