@@ -19,7 +19,7 @@ MAKEFLAGS += --no-print-directory
 TOGETHER = $(MAKE) -j$(JOBS) --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 PYTEST = $(BIN)/python -m pytest
 # The folders of tests among those named that have any.
-present = $(foreach name,$(1),$(if $(shell find tests/$(name) -name 'test_*.py' 2>/dev/null | head -n 1),tests/$(name)))
+present = $(strip $(foreach name,$(1),$(if $(shell find tests/$(name) -name 'test_*.py' 2>/dev/null | head -n 1),tests/$(name))))
 QUICK := $(call present,unit scenarios shell wire arch)
 SERIAL := $(call present,conformance e2e)
 
