@@ -1,0 +1,222 @@
+"""One connection to one of several entries, and the one policy for what happens when it is lost.
+
+What lives here: which entry, when to dial again, what counts as lost. What does not: the calls (`client`). The one
+idea: an entry is taken when it has answered a first question, so what is sent after that goes to a controller that is
+known by name, and only what may be repeated is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import grpc.aio
+
+from ote.api.cluster.v1 import cluster_pb2, cluster_pb2_grpc
+from ote.api.route.v1 import route_pb2_grpc
+from ote.api.trust.v1 import trust_pb2_grpc
+from ote.client.contexts import Context, Entry
+from ote.model.errors import DeadlineExceeded, FailedPrecondition, OteError, Unavailable
+from ote.rpc.channel import open_channel
+from ote.rpc.errors import from_rpc_error
+from ote.rpc.tls import TlsIdentity
+
+if TYPE_CHECKING:
+    from ote.api.cluster.v1.cluster_pb2_grpc import ClusterServiceAsyncStub
+    from ote.api.route.v1.route_pb2_grpc import RouteServiceAsyncStub
+    from ote.api.trust.v1.trust_pb2_grpc import TrustServiceAsyncStub
+
+CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
+"""An output of a read is up to 16 MiB, and an answer may carry several."""
+
+_LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED"})
+
+_Request = TypeVar("_Request", contravariant=True)
+_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response", covariant=True)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How hard a client tries; all in seconds.
+
+    dial: for the first answer of an entry. call: for a unary call. patience: how long a lost connection is dialled
+    again, over all entries, before the call that needs it fails. base, cap: of the jittered delay between attempts.
+    """
+
+    dial: float = 5.0
+    call: float = 30.0
+    patience: float = 30.0
+    base: float = 0.2
+    cap: float = 5.0
+
+    def delays(self) -> Iterator[float]:
+        """Full jitter under a doubling limit."""
+        limit = self.base
+        while True:
+            yield random.uniform(0, limit)
+            limit = min(self.cap, limit * 2)
+
+
+class _Unary(Protocol[_Request, _Response]):
+    """A unary method of an asynchronous stub."""
+
+    def __call__(self, request: _Request, /, *, timeout: float | None = None) -> Awaitable[_Response]: ...
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection that has answered. controller: the controller's own entry in its registry."""
+
+    entry: Entry
+    channel: grpc.aio.Channel
+    controller: cluster_pb2.Cluster
+    clusters: ClusterServiceAsyncStub
+    routes: RouteServiceAsyncStub
+    trust: TrustServiceAsyncStub
+
+
+def is_lost(error: OteError) -> bool:
+    """The connection is gone, or was never there; another may work."""
+    return error.reason in _LOST
+
+
+def is_passing(error: OteError) -> bool:
+    """Trying again after a while makes sense."""
+    return is_lost(error) or error.retry_after is not None
+
+
+def tls_identity(context: Context) -> TlsIdentity | None:
+    """What the context shows and trusts; None for a context without TLS."""
+    if not (context.ca or context.cert or context.key):
+        return None
+    return TlsIdentity(context.cert.encode(), context.key.encode(), context.ca.encode())
+
+
+class Connection:
+    """The link to an entry of a context, dialled when it is first needed and again when it was lost.
+
+    For one task at a time per dial; calls may run side by side.
+    """
+
+    def __init__(self, context: Context, policy: Policy) -> None:
+        self._context = context
+        self._policy = policy
+        self._link: Link | None = None
+        self._first = 0
+        self._was_up = False
+        self._dialling = asyncio.Lock()
+
+    async def link(self) -> Link:
+        """The link that stands, or a new one to the first entry that answers.
+
+        Raises Unavailable (CONTROLLER_UNREACHABLE) that says what each entry answered; at once when there never was a
+        link, after `patience` when there was. Other errors of the first question come as they are.
+        """
+        async with self._dialling:
+            if self._link is None:
+                self._link = await self._dial_patiently() if self._was_up else await self._dial_all()
+                self._was_up = True
+            return self._link
+
+    async def drop(self, link: Link) -> None:
+        """The link is lost; the next `link` dials, beginning with the entry after it."""
+        if self._link is link:
+            self._link = None
+            self._first = self._context.entries.index(link.entry) + 1
+        await link.channel.close()
+
+    async def redial(self, link: Link) -> Link:
+        """The same entry again, for what no other controller may be asked. Raises as `link`, at once."""
+        if self._link is link:
+            self._link = None
+        await link.channel.close()
+        async with self._dialling:
+            self._link = await self._dial(link.entry)
+            return self._link
+
+    async def close(self) -> None:
+        """Ends the link."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.channel.close()
+
+    async def call(
+        self,
+        method: Callable[[Link], _Unary[_Request, _Answer]],
+        request: _Request,
+        *,
+        repeat: bool = True,
+        timeout: float | None = None,
+    ) -> _Answer:
+        """One unary call, repeated while it may be and `patience` lasts. Raises the error of the last attempt."""
+        until = time.monotonic() + self._policy.patience
+        for delay in self._policy.delays():
+            link = await self.link()
+            try:
+                return await method(link)(request, timeout=timeout or self._policy.call)
+            except grpc.aio.AioRpcError as rpc_error:
+                error = from_rpc_error(rpc_error)
+            if is_lost(error):
+                await self.drop(link)
+            wait = max(delay, error.retry_after or 0)
+            if not repeat or not is_passing(error) or time.monotonic() + wait > until:
+                raise error
+            await asyncio.sleep(wait)
+        raise AssertionError("delays never end")
+
+    async def _dial_patiently(self) -> Link:
+        until = time.monotonic() + self._policy.patience
+        for delay in self._policy.delays():
+            try:
+                return await self._dial_all()
+            except Unavailable:
+                if time.monotonic() + delay > until:
+                    raise
+            await asyncio.sleep(delay)
+        raise AssertionError("delays never end")
+
+    async def _dial_all(self) -> Link:
+        entries = self._context.entries
+        if not entries:
+            raise FailedPrecondition(
+                "NO_ENTRY", f"context {self._context.name} has no entry: ote-ctl context add-entry HOST:PORT"
+            )
+        failures: list[str] = []
+        for number in range(len(entries)):
+            try:
+                return await self._dial(entries[(self._first + number) % len(entries)])
+            except (Unavailable, DeadlineExceeded) as error:
+                failures.append(error.message)
+        raise Unavailable("CONTROLLER_UNREACHABLE", "; ".join(failures))
+
+    async def _dial(self, entry: Entry) -> Link:
+        channel = open_channel(
+            entry.address,
+            tls=tls_identity(self._context),
+            server_name=entry.server_name or None,
+            options=CHANNEL_OPTIONS,
+        )
+        clusters = cluster_pb2_grpc.ClusterServiceStub(channel)
+        try:
+            answer = await clusters.GetCluster(cluster_pb2.GetClusterRequest(name="."), timeout=self._policy.dial)
+        except grpc.aio.AioRpcError as rpc_error:
+            await channel.close()
+            error = from_rpc_error(rpc_error)
+            error.message = f"{entry.address}: {error.message}"
+            raise error from None
+        except BaseException:
+            await channel.close()
+            raise
+        return Link(
+            entry=entry,
+            channel=channel,
+            controller=answer.cluster,
+            clusters=clusters,
+            routes=route_pb2_grpc.RouteServiceStub(channel),
+            trust=trust_pb2_grpc.TrustServiceStub(channel),
+        )
