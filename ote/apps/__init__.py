@@ -1,0 +1,1 @@
+"""Composition roots, one per process: read settings, build, supervise."""
