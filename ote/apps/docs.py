@@ -77,9 +77,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 _METRICS_OPENING = """\
 # Metrics
 
-Every OTE process serves these at `/metrics` of its `--metrics-listen` address, as far as they apply to it, and the usual
-`process_*` metrics beside them. Labels have few values and never a cluster's name, so the number of series does not
-grow with the tree; `ote-ctl cluster list` and `ote-ctl status` are for names.
+Every OTE process serves these at `/metrics` of its `--metrics-listen` address, as far as they apply to it, beside the
+usual `process_*` metrics. Labels have few values and never a cluster's name, so the number of series does not grow with
+the tree; `ote-ctl cluster list` and `ote-ctl status` are for names.
 """
 
 
