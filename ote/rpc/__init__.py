@@ -6,5 +6,7 @@ Not here: any service of OTE (the components) and any typed client (`ote.client`
 
 import os
 
+import ote.telemetry  # noqa: F401 - before structlog
+
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 """Before grpc is imported: its C library would write lines of its own to stderr, and what matters comes as errors."""

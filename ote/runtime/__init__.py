@@ -3,3 +3,5 @@
 Not here: gRPC, and what any service does. The one idea: a long-lived thing is one `run()` that ends when it is
 cancelled; whoever started it waits for it, for a bounded time.
 """
+
+import ote.telemetry  # noqa: F401 - before structlog

@@ -158,7 +158,7 @@ CATALOG: tuple[Metric, ...] = (
     Metric(
         "ote_rpc_seconds",
         Kind.HISTOGRAM,
-        "How long RPCs of one answer took.",
+        "How long RPCs took, streams included.",
         ("method",),
         "method: as above",
         _LATENCY,

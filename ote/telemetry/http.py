@@ -27,7 +27,7 @@ Ready = Callable[[], str | None]
 class TelemetryServer:
     """A service (see ote.runtime.service): serves until it is cancelled.
 
-    address: (host, port), port 0 for any. ready: asked at each /readyz. `bound` is set, with the address, once it listens.
+    port: 0 for any, `bound` tells which. ready: asked at each /readyz.
     """
 
     name = "telemetry"

@@ -1,6 +1,6 @@
 """Set-up of structlog: JSON for machines, one short line for people; secrets masked.
 
-Not here: messages. The one idea: a message is constant and everything that varies is a field, so that logs can be counted.
+Not here: messages. The one idea: a message is constant and what varies is a field, so that logs can be counted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def set_up_logs(
 ) -> None:
     """Sets structlog up for the process; the last call holds.
 
-    fmt: "auto" is plain on a terminal, else JSON. stream: standard error unless given. fields: go on every line, such as
-    cluster="edge-1". Lines of the standard library's logging (warnings of asyncio, of grpc) take the same way.
+    fmt: "auto" is plain on a terminal, else JSON. stream: standard error unless given. fields: go on every line, such
+    as cluster="edge-1". Lines of the standard library's logging (warnings of asyncio, of grpc) take the same way.
     """
     target = stream or sys.stderr
     as_json = fmt == "json" or (fmt == "auto" and not target.isatty())
@@ -49,7 +49,7 @@ def set_up_logs(
             *_renderers(as_json=as_json, colors=target.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=_Named(target),
+        logger_factory=_Writers(target),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
@@ -96,8 +96,8 @@ def _add_fields(fields: Mapping[str, str]) -> Any:
     return adding
 
 
-class _Named:
-    """Makes the loggers that write; the name given to get_logger goes on each line as `logger`."""
+class _Writers:
+    """Makes the loggers that write; the name given to get_logger is for readers of the code."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
 """Objects for the metrics of the catalog, on a registry of one's own.
 
-Not here: names and meanings (`catalog`). The one idea: a metric is asked for by its name in the catalog, so that nothing
-can be counted that is not documented; a process has a Metrics object, not a global.
+Not here: names and meanings (`catalog`). The one idea: a metric is asked for by its name in the catalog, so that
+nothing can be counted that is not documented; a process has a Metrics object, not a global.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _OTHER = "other"
 class Metrics:
     """The metrics of one process.
 
-    catalog: what to make. process: also the process's memory, CPU and files. Asking for a name that the catalog does not
-    have, or with other labels, raises KeyError or ValueError.
+    catalog: what to make. process: also the process's memory, CPU and files. Asking for a name that the catalog does
+    not have, or with other labels, raises KeyError or ValueError.
     """
 
     def __init__(self, catalog: Iterable[Metric] = CATALOG, *, process: bool = True) -> None:
@@ -53,7 +53,7 @@ class Metrics:
         return found.labels(*labels) if labels else found
 
     def rpc_observer(self, methods: Iterable[str]) -> Callable[[str, str, float], None]:
-        """For `ote.rpc.calllog.LogInterceptor`: counts (full method, code, seconds). methods: those with a label of their own."""
+        """For `ote.rpc.calllog.LogInterceptor`. methods: full names of those with a label of their own."""
         known = frozenset(methods)
 
         def observe(method: str, code: str, seconds: float) -> None:
