@@ -14,7 +14,11 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("ote", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("ote")
 
 REAL = os.environ.get("OTE_REAL") == "1"
 CACHE = Path(os.environ.get("OTE_CACHE") or Path.home() / ".cache" / "ote")
