@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from ote.config.values import split_host_port as split_host_port
 from ote.model.errors import InvalidArgument
 
 _MAX_SOCKET_PATH = 107
@@ -25,16 +26,6 @@ def socket_path(address: str) -> str:
             "INVALID_ADDRESS", f"a socket's path has 1 to {_MAX_SOCKET_PATH} bytes, this has {len(path.encode())}"
         )
     return path
-
-
-def split_host_port(address: str) -> tuple[str, int]:
-    """(Host, port) of HOST:PORT; port 0 is allowed. Raises InvalidArgument (INVALID_ADDRESS)."""
-    host, colon, port = address.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    number = int(port) if port.isascii() and port.isdigit() else -1
-    if not colon or not bare or not 0 <= number <= 65535 or (":" in bare and bare == host):
-        raise InvalidArgument("INVALID_ADDRESS", f"{address!r} is not an address: write HOST:PORT or unix:/PATH")
-    return bare, number
 
 
 def join_host_port(host: str, port: int) -> str:
