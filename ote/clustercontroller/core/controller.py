@@ -29,6 +29,7 @@ _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
 _CALL_TIMEOUT = 10.0
+_BUSY_MS = 500
 
 Tables = Mapping[str, Mapping[str, Any]]
 """What was on disk: {table: {key: record of `records`}}."""
@@ -98,6 +99,7 @@ class Controller:
             ev.FromChild: self._from_child,
             ev.FromParent: self._from_parent,
             ev.LinkLost: self._link_lost,
+            ev.LaneFull: self._lane_full,
             ev.DialWelcome: lambda e: self.parents.dial_welcome(e.link, e.welcome),
             ev.DialRefused: lambda e: self.parents.dial_refused(e.link, e.refused),
             ev.DialFailed: lambda e: self.parents.dial_failed(e.link, e.reason),
@@ -118,6 +120,7 @@ class Controller:
             ev.Answered: self._answered,
             ev.FactsChange: self._facts_change,
             ev.DrainAsked: self._drain_asked,
+            ev.Renewed: lambda e: self.parents.reattach(),
             ev.Stop: self._stop,
         }
 
@@ -204,6 +207,21 @@ class Controller:
     def _link_lost(self, event: ev.LinkLost) -> None:
         if not self.children.link_lost(event.link, event.reason):
             self.parents.link_lost(event.link, event.reason)
+
+    def _lane_full(self, event: ev.LaneFull) -> None:
+        deliver = event.deliver
+        for target in deliver.targets:
+            self.router.report(
+                m.Report(
+                    deliver.origin_uid,
+                    deliver.incarnation,
+                    deliver.dispatch_id,
+                    target.uid,
+                    m.BUSY,
+                    attempt=target.attempt,
+                    retry_after_ms=_BUSY_MS,
+                )
+            )
 
     def _attached(self, link: int, parent_uid: str, epoch: int) -> None:
         self.registry.set_own(self.own.record())

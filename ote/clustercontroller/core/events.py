@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ote.clustercontroller.core.messages import Alternate, DownItem, Hello, Payload, Refused, Standing, UpItem, Welcome
+from ote.clustercontroller.core.messages import Alternate, Deliver, DownItem, Hello, Payload, Refused, Standing, UpItem, Welcome
 
 
 @dataclass(slots=True)
@@ -49,6 +49,13 @@ class LinkLost:
 
     link: int
     reason: str
+
+
+@dataclass(slots=True)
+class LaneFull:
+    """A command could not be queued on a link: nothing of it was sent."""
+
+    deliver: Deliver
 
 
 @dataclass(slots=True)
@@ -236,6 +243,11 @@ class DrainAsked:
 
 
 @dataclass(slots=True)
+class Renewed:
+    """The member has fresh certificates: the tunnel to the parent is opened anew with them, make-before-break."""
+
+
+@dataclass(slots=True)
 class Stop:
     """SIGTERM: move the children away, then say goodbye. Answered by `Answer(request)` when done, at most `grace` s."""
 
@@ -250,6 +262,7 @@ Event = (
     | FromChild
     | FromParent
     | LinkLost
+    | LaneFull
     | DialWelcome
     | DialRefused
     | DialFailed
@@ -270,5 +283,6 @@ Event = (
     | Answered
     | FactsChange
     | DrainAsked
+    | Renewed
     | Stop
 )

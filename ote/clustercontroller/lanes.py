@@ -1,0 +1,195 @@
+"""The queue of a tunnel's sending side: one lane per kind of item, each with its own rule for when it is full.
+
+| lane     | items                                                     | when full                                        |
+|----------|-----------------------------------------------------------|--------------------------------------------------|
+| beat     | Beat, Heartbeat                                           | replaced by the newest                           |
+| session  | Hello … Drained, Goodbye, Ack, Revoke                     | the session ends: a peer this far behind is lost |
+| dispatch | Deliver, Call, Reply                                      | refused: the origin is told BUSY                 |
+| result   | Report                                                    | dropped: the target sends it again               |
+| registry | News, Away, Evictions, Alternates, Resync                 | news dropped: the digests tell, and Resync heals |
+
+`beat` and `session` go first; the others share by weight 8 : 4 : 1. `take` makes the next frame. Nothing here waits or
+writes; `tunnel` does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from ote.clustercontroller.core import messages as m
+
+FRAME_BYTES = 32 * 1024
+"""A frame holds items up to this size, or a single one that is larger."""
+
+
+class Lane(StrEnum):
+    """The lanes, by the name that metrics and status use."""
+
+    BEAT = "beat"
+    SESSION = "session"
+    DISPATCH = "dispatch"
+    RESULT = "result"
+    REGISTRY = "registry"
+
+
+LANE_OF: dict[type, Lane] = {
+    m.Beat: Lane.BEAT,
+    m.Heartbeat: Lane.BEAT,
+    m.Hello: Lane.SESSION,
+    m.Welcome: Lane.SESSION,
+    m.Refused: Lane.SESSION,
+    m.Attach: Lane.SESSION,
+    m.Attached: Lane.SESSION,
+    m.Goodbye: Lane.SESSION,
+    m.Drained: Lane.SESSION,
+    m.Ack: Lane.SESSION,
+    m.Revoke: Lane.SESSION,
+    m.Deliver: Lane.DISPATCH,
+    m.Call: Lane.DISPATCH,
+    m.Reply: Lane.DISPATCH,
+    m.Report: Lane.RESULT,
+    m.News: Lane.REGISTRY,
+    m.Away: Lane.REGISTRY,
+    m.Evictions: Lane.REGISTRY,
+    m.Alternates: Lane.REGISTRY,
+    m.Resync: Lane.REGISTRY,
+}
+
+_WEIGHTS = {Lane.DISPATCH: 8, Lane.RESULT: 4, Lane.REGISTRY: 1}
+_LANE_LIMIT = 256 * 1024
+_SESSION_LIMIT = 1024 * 1024
+_REGISTRY_LIMIT = 32 * 1024 * 1024
+"""A full account of 100,000 clusters is 20 MB; it is given piece by piece as the peer reads."""
+
+
+class Encoded(Protocol):
+    """An encoded item: a protobuf message."""
+
+    def ByteSize(self) -> int: ...  # noqa: N802 (protobuf's name)
+
+
+E = TypeVar("E", bound=Encoded)
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that all queues of a process may hold together."""
+
+    limit: int = 64 * 1024 * 1024
+    used: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a tunnel has sent and refused, for status and metrics."""
+
+    sent: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    refused: int = 0
+    frames: int = 0
+
+
+class Overflow(Exception):
+    """The session lane is full."""
+
+
+class Lanes(Generic[E]):
+    """Queues of one link. `put` returns False for an item that was refused or dropped."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._beat: E | None = None
+        self._queues: dict[Lane, deque[tuple[E, int]]] = {lane: deque() for lane in Lane if lane is not Lane.BEAT}
+        self._bytes = dict.fromkeys(Lane, 0)
+        self._credit = dict.fromkeys(_WEIGHTS, 0)
+        self.counters = Counters()
+
+    @property
+    def queued_bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def __bool__(self) -> bool:
+        return self._beat is not None or any(self._queues.values())
+
+    def put(self, lane: Lane, item: E) -> bool:
+        """Queue an item, by the lane's rule. Raises Overflow when the session has to end."""
+        if lane is Lane.BEAT:
+            self._beat = item
+            return True
+        size = item.ByteSize()
+        held = self._bytes[lane] + size
+        limit = {Lane.SESSION: _SESSION_LIMIT, Lane.REGISTRY: _REGISTRY_LIMIT}.get(lane, _LANE_LIMIT)
+        full = held > limit and self._queues[lane]
+        if lane is Lane.SESSION:
+            if full:
+                raise Overflow
+        elif full or self._budget.used + size > self._budget.limit:
+            self.counters.refused += 1
+            return False
+        self._queues[lane].append((item, size))
+        self._bytes[lane] = held
+        self._budget.used += size
+        return True
+
+    def take(self) -> list[E]:
+        """Items of the next frame, in order; empty when nothing waits."""
+        frame: list[E] = []
+        room = FRAME_BYTES
+        if self._beat is not None:
+            beat, self._beat = self._beat, None
+            room -= beat.ByteSize()
+            self.counters.sent[Lane.BEAT] += beat.ByteSize()
+            frame.append(beat)
+        for item, size in self._shares(room):
+            room -= size
+            frame.append(item)
+        if frame:
+            self.counters.frames += 1
+        return frame
+
+    def clear(self) -> None:
+        """Forget everything that waits; the link is gone."""
+        self._beat = None
+        for lane, queue in self._queues.items():
+            queue.clear()
+            self._budget.used -= self._bytes[lane]
+            self._bytes[lane] = 0
+
+    def _shares(self, room: int) -> Iterator[tuple[E, int]]:
+        first = True
+        session = self._queues[Lane.SESSION]
+        while session and (first or session[0][1] <= room):
+            room -= session[0][1]
+            first = False
+            yield self._pop(Lane.SESSION)
+        while True:
+            waiting = [lane for lane in _WEIGHTS if self._queues[lane]]
+            if not waiting:
+                return
+            lane = max(waiting, key=lambda lane: self._credit[lane])
+            size = self._queues[lane][0][1]
+            if size > room and not first:
+                return
+            first = False
+            room -= size
+            self._charge(lane, size, waiting)
+            yield self._pop(lane)
+
+    def _charge(self, lane: Lane, size: int, waiting: list[Lane]) -> None:
+        total = sum(_WEIGHTS[other] for other in waiting)
+        for other in _WEIGHTS:
+            if other in waiting:
+                self._credit[other] += size * _WEIGHTS[other] // total
+            else:
+                self._credit[other] = 0
+        self._credit[lane] -= size
+
+    def _pop(self, lane: Lane) -> tuple[E, int]:
+        item, size = self._queues[lane].popleft()
+        self._bytes[lane] -= size
+        self._budget.used -= size
+        self.counters.sent[lane] += size
+        return item, size

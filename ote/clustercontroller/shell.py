@@ -1,0 +1,325 @@
+"""Carries out what the core decides: the only place where its effects meet sockets, disk, time and the shim.
+
+What lives here: the inbox, the barrier, links, timers, requests and their answers. What does not: any decision. The one
+idea: everything runs on one loop; an event is handled to its end before the next, its effects are queue operations that
+never wait, and what must wait for the disk is kept with the commit that it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import grpc.aio
+import msgspec
+import structlog
+
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2, route_pb2_grpc
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.lanes import Budget
+from ote.clustercontroller.tunnel import ChildLink, Link, ParentLink
+from ote.model.errors import OteError
+from ote.runtime.clock import Clock
+from ote.store import sqlite as store
+
+_PROBE_TIMEOUT = 2.0
+_PROBE_BYTES = 4096
+_RETRY_COMMIT = 1.0
+
+
+class Dialer(Protocol):
+    """Opens channels to members of the tree."""
+
+    async def connect(self, candidate: m.Alternate) -> grpc.aio.Channel: ...
+
+
+class Shim(Protocol):
+    """The way to this cluster's shim."""
+
+    def execute(self, effect: fx.Execute) -> None: ...
+
+    def cancel(self, key: str) -> None: ...
+
+
+class Payloads(Protocol):
+    """Large bodies: on disk, and on their way."""
+
+    def fetch(self, key: str, payload: m.Payload) -> None: ...
+
+    def drop(self, key: str) -> None: ...
+
+    def serve(self, link: int, payload: m.Payload) -> None: ...
+
+
+class Watchers(Protocol):
+    """Whom to tell of changes."""
+
+    def clusters_changed(self, uids: Sequence[str]) -> None: ...
+
+    def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None: ...
+
+
+Answerer = Callable[[fx.Ask], Awaitable[bytes]]
+"""Answers another controller's question; raises OteError."""
+
+
+class Shell:
+    """Runs one core. `post` may be called from the loop at any time; `request` awaits the answer of an event."""
+
+    shim: Shim
+    payloads: Payloads
+    watchers: Watchers
+    answer: Answerer
+
+    def __init__(self, core: Controller, disk: store.Store, clock: Clock, dialer: Dialer) -> None:
+        self.core = core
+        self.links: dict[int, Link] = {}
+        self.budget = Budget()
+        self.exit: asyncio.Future[fx.Exit] = asyncio.get_running_loop().create_future()
+        self.commit_error: str = ""
+        self._disk = disk
+        self._clock = clock
+        self._dialer = dialer
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger("ote.clustercontroller")
+        self._inbox: deque[ev.Event] = deque()
+        self._busy = False
+        self._writes: list[store.Write] = []
+        self._after_commit: list[Sequence[fx.Effect]] = []
+        self._flush_planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._last_request = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._effects: dict[type, Callable[[Any], None]] = {
+            fx.Put: lambda e: self._writes.append(store.Put(e.table, e.key, self._encode(e.value))),
+            fx.Remove: lambda e: self._writes.append(store.Remove(e.table, e.key)),
+            fx.Send: self._send,
+            fx.CloseLink: self._close_link,
+            fx.Dial: self._dial,
+            fx.Probe: lambda e: self.spawn(self._probe(e.candidate), "probe"),
+            fx.WakeAt: self._wake_at,
+            fx.Execute: lambda e: self.shim.execute(e),
+            fx.ExecuteHere: self._execute_here,
+            fx.FinishHere: self._finish_here,
+            fx.CancelExecution: lambda e: self.shim.cancel(e.key),
+            fx.FetchPayload: lambda e: self.payloads.fetch(e.key, e.payload),
+            fx.DropPayload: lambda e: self.payloads.drop(e.key),
+            fx.ServePayload: lambda e: self.payloads.serve(e.link, e.payload),
+            fx.ClustersChanged: lambda e: self.watchers.clusters_changed(e.uids),
+            fx.TargetChanged: lambda e: self.watchers.target_changed(e.dispatch_id, e.uid, e.settled),
+            fx.Answer: self._answer,
+            fx.Ask: lambda e: self.spawn(self._asked(e), "answer"),
+            fx.Exit: self._exit,
+            fx.Log: lambda e: getattr(self._log, e.level)(e.message, **e.fields),
+        }
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def post(self, event: ev.Event) -> None:
+        """Let something happen."""
+        self._inbox.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                self._execute(self.core.handle(self._inbox.popleft(), self._clock.now()))
+        finally:
+            self._busy = False
+
+    async def request(self, make: Callable[[int], ev.Event]) -> Any:
+        """Post the event that `make` makes of a request number, and return the core's answer or raise its error."""
+        self._last_request += 1
+        number = self._last_request
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._requests[number] = future
+        try:
+            self.post(make(number))
+            return await future
+        finally:
+            self._requests.pop(number, None)
+
+    def spawn(self, work: Awaitable[None], name: str) -> None:
+        """Run something in the background until it ends, or the shell does."""
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_done)
+
+    async def stop(self) -> None:
+        """End all background work; the core is not used after."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawned_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._log.error("background task failed", task=task.get_name(), exc_info=failure)
+
+    # --- effects --------------------------------------------------------------------------------------------------
+
+    def _execute(self, effects: Sequence[fx.Effect]) -> None:
+        handlers = self._effects
+        wrote = False
+        for index, effect in enumerate(effects):
+            kind = type(effect)
+            if kind is fx.Barrier:
+                if wrote:
+                    self._after_commit.append(effects[index + 1 :])
+                    break
+                continue
+            wrote = wrote or kind is fx.Put or kind is fx.Remove
+            handlers[kind](effect)
+        if self._writes and not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        writes, self._writes = self._writes, []
+        waiting, self._after_commit = self._after_commit, []
+
+        def done(error: BaseException | None) -> None:
+            self._loop.call_soon_threadsafe(self._committed, writes, waiting, error)
+
+        self._disk.submit(writes, done)
+
+    def _committed(
+        self, writes: list[store.Write], waiting: list[Sequence[fx.Effect]], error: BaseException | None
+    ) -> None:
+        if error is not None:
+            if not self.commit_error:
+                self._log.error("cannot write to disk, trying again", error=str(error))
+            self.commit_error = str(error)
+            self._loop.call_later(_RETRY_COMMIT, self._commit_again, writes, waiting)
+            return
+        self.commit_error = ""
+        busy, self._busy = self._busy, True
+        try:
+            for effects in waiting:
+                self._execute(effects)
+        finally:
+            self._busy = busy
+        if self._inbox and not self._busy:
+            self.post(self._inbox.popleft())
+
+    def _commit_again(self, writes: list[store.Write], waiting: list[Sequence[fx.Effect]]) -> None:
+        def done(error: BaseException | None) -> None:
+            self._loop.call_soon_threadsafe(self._committed, writes, waiting, error)
+
+        self._disk.submit(writes, done)
+
+    def _send(self, effect: fx.Send) -> None:
+        link = self.links.get(effect.link)
+        if link is not None and not link.send(effect.item) and isinstance(effect.item, m.Deliver):
+            self._inbox.append(ev.LaneFull(effect.item))
+
+    def _close_link(self, effect: fx.CloseLink) -> None:
+        link = self.links.pop(effect.link, None)
+        if link is not None:
+            link.close(effect.reason)
+
+    def _wake_at(self, effect: fx.WakeAt) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, effect.at - self._clock.now())
+        self._timer = self._loop.call_later(delay, self.post, ev.Wake())
+
+    def _answer(self, effect: fx.Answer) -> None:
+        future = self._requests.get(effect.request)
+        if future is None or future.done():
+            return
+        if effect.error is not None:
+            future.set_exception(effect.error)
+        else:
+            future.set_result(effect.value)
+
+    def _exit(self, effect: fx.Exit) -> None:
+        if not self.exit.done():
+            self.exit.set_result(effect)
+
+    # --- links ----------------------------------------------------------------------------------------------------
+
+    def child_link(self, peer_uid: str, peer_name: str) -> ChildLink:
+        """A link for a child's Connect call, known from now on."""
+        link = ChildLink(self.core.ctx.new_link(), self.post, self.budget, peer_uid, peer_name)
+        self.links[link.number] = link
+        return link
+
+    def forget_link(self, number: int) -> None:
+        """The link has ended."""
+        self.links.pop(number, None)
+
+    def _dial(self, effect: fx.Dial) -> None:
+        link = ParentLink(
+            effect, self.post, self.budget, lambda: self._dialer.connect(effect.candidate), self.forget_link
+        )
+        self.links[link.number] = link
+        self.spawn(link.run(), f"tunnel to {effect.candidate.name}")
+
+    async def _probe(self, candidate: m.Alternate) -> None:
+        channel: grpc.aio.Channel | None = None
+        try:
+            channel = await self._dialer.connect(candidate)
+            stub: Any = route_pb2_grpc.RouteServiceStub(channel)
+            answer = await stub.Probe(route_pb2.ProbeRequest(padding=bytes(_PROBE_BYTES)), timeout=_PROBE_TIMEOUT)
+        except (grpc.aio.AioRpcError, OteError) as error:
+            self.post(ev.ProbeFailed(candidate, _reason(error)))
+            return
+        finally:
+            if channel is not None:
+                await channel.close()
+        standing = m.Standing(answer.standing.beat, answer.standing.depth)
+        self.post(ev.ProbeAnswered(candidate, standing, answer.connected, answer.draining))
+
+    # --- the controller's own commands ----------------------------------------------------------------------------
+
+    def _execute_here(self, effect: fx.ExecuteHere) -> None:
+        command = command_pb2.Command.FromString(effect.body)
+        if effect.command == "set_facts":
+            facts = command.set_facts
+            self._inbox.append(
+                ev.FactsChange(
+                    effect.key,
+                    dict(facts.labels),
+                    list(facts.remove_labels),
+                    list(facts.tags),
+                    list(facts.remove_tags),
+                )
+            )
+        else:
+            timeout = command.drain.timeout.ToTimedelta().total_seconds() if command.drain.HasField("timeout") else 30.0
+            self._inbox.append(ev.DrainAsked(effect.key, command.drain.off, timeout))
+
+    def _finish_here(self, effect: fx.FinishHere) -> None:
+        result = command_pb2.Result(
+            outcome=command_pb2.Outcome.Value(f"OUTCOME_{effect.state}"), reason=effect.reason, message=effect.message
+        )
+        self._inbox.append(ev.ShimResult(effect.key, effect.state, result.SerializeToString()))
+
+    # --- questions of other controllers ---------------------------------------------------------------------------
+
+    async def _asked(self, ask: fx.Ask) -> None:
+        try:
+            body = await self.answer(ask)
+        except OteError as error:
+            self.post(ev.Answered(ask.id, ask.from_uid, error.code, error.reason, error.message))
+        else:
+            self.post(ev.Answered(ask.id, ask.from_uid, "OK", body=body))
+
+
+def _reason(error: grpc.aio.AioRpcError | OteError) -> str:
+    if isinstance(error, OteError):
+        return error.message
+    return f"{error.code().name}: {error.details()}"

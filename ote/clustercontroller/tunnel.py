@@ -1,0 +1,304 @@
+"""Both ends of a tunnel: a writer task that turns lanes into frames, a reader that turns frames into events.
+
+What lives here: streams, frames, time limits of opening and closing. What does not: what an item means (the core). The one
+idea: a stream has exactly one reader and one writer, neither of which is ever cancelled in the middle of an operation
+while the link should live; grpc.aio kills the call otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from ote.api.route.v1 import route_pb2_grpc, tunnel_pb2
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
+from ote.clustercontroller.wire.codec import decode_down, decode_up, encode_down, encode_up
+from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+
+DIAL_TIMEOUT = 2.0
+HELLO_TIMEOUT = 5.0
+FLUSH_TIMEOUT = 5.0
+
+Post = Callable[[ev.Event], None]
+
+
+class Link(Protocol):
+    """What the shell keeps of a link of either kind."""
+
+    peer: str
+    is_up: bool
+    since: float
+    heard: float
+    received_bytes: int
+    lanes: Lanes[Any]
+
+    def send(self, item: m.Item) -> bool: ...
+
+    def close(self, reason: str) -> None: ...
+
+
+class _Writer:
+    """Drains lanes into a stream until closed, or until the stream breaks."""
+
+    def __init__(self, lanes: Lanes[Any], frame: Callable[..., Any], write: Callable[[Any], Awaitable[None]]) -> None:
+        self.lanes = lanes
+        self._frame = frame
+        self._write = write
+        self._ready = asyncio.Event()
+        self._closing = False
+        self.broken = False
+
+    def wake(self) -> None:
+        self._ready.set()
+
+    def close(self) -> None:
+        """Write what is queued, then end."""
+        self._closing = True
+        self._ready.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                items = self.lanes.take()
+                if items:
+                    await self._write(self._frame(items=items))
+                elif self._closing:
+                    return
+                else:
+                    self._ready.clear()
+                    await self._ready.wait()
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, grpc.RpcError):
+            self.broken = True
+        finally:
+            self.lanes.clear()
+
+
+class ChildLink:
+    """The parent's end. `serve` is the handler of the Connect RPC and returns when the link has ended."""
+
+    is_up = False
+
+    def __init__(self, number: int, post: Post, budget: Budget, peer_uid: str, peer_name: str) -> None:
+        self.number = number
+        self.peer = peer_name
+        self.peer_uid = peer_uid
+        self.since = self.heard = time.monotonic()
+        self.received_bytes = 0
+        self.lanes: Lanes[tunnel_pb2.DownItem] = Lanes(budget)
+        self._post = post
+        self._closed = asyncio.Event()
+        self._writer: _Writer | None = None
+        self._error: OteError | None = None
+
+    def send(self, item: m.Item) -> bool:
+        """Queue an item; False when its lane refused it."""
+        try:
+            taken = self.lanes.put(LANE_OF[type(item)], encode_down(item))  # type: ignore[arg-type]
+        except Overflow:
+            self.lanes.clear()
+            self.close("OVERFLOW")
+            self._post(ev.LinkLost(self.number, "the child does not read"))
+            return True
+        if self._writer is not None:
+            self._writer.wake()
+        return taken
+
+    def close(self, reason: str) -> None:
+        """End the link once what is queued has been written."""
+        if reason not in ("", "DRAINED", "REPLACED"):
+            self._error = FailedPrecondition("REFUSED", f"the parent ended the tunnel: {reason}")
+        self._closed.set()
+
+    async def serve(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Run the link. Raises what the child is to be told as the RPC's status."""
+        self._writer = _Writer(self.lanes, tunnel_pb2.ConnectResponse, context.write)
+        writing = asyncio.create_task(self._writer.run(), name=f"tunnel {self.peer} write")
+        reading = asyncio.create_task(self._read(context), name=f"tunnel {self.peer} read")
+        closing = asyncio.create_task(self._closed.wait(), name=f"tunnel {self.peer} close")
+        try:
+            await asyncio.wait((reading, closing, writing), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and (failure := reading.exception()) is not None:
+                self._error = failure if isinstance(failure, OteError) else self._error
+            if not self._closed.is_set():
+                self._post(ev.LinkLost(self.number, str(self._error or "the stream ended")))
+            self._writer.close()
+            await asyncio.wait((writing,), timeout=FLUSH_TIMEOUT)
+        finally:
+            if not self._closed.is_set() and not reading.done():
+                self._post(ev.LinkLost(self.number, "the call ended"))
+            for task in (writing, reading, closing):
+                task.cancel()
+            await asyncio.gather(writing, reading, closing, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+
+    async def _read(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        opening = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._no_hello)
+        greeted = False
+        while True:
+            frame = await context.read()
+            if frame is grpc.aio.EOF:
+                return
+            self.heard = time.monotonic()
+            self.received_bytes += frame.ByteSize()
+            items: list[m.UpItem] = [item for raw in frame.items if (item := decode_up(raw)) is not None]
+            if not greeted:
+                if not items or not isinstance(items[0], m.Hello):
+                    raise InvalidArgument("BAD_FRAME", "the first item of a tunnel is hello")
+                opening.cancel()
+                greeted = True
+                self._post(ev.ChildHello(self.number, items[0], self.peer_uid, self.peer))
+                items = items[1:]
+            if any(isinstance(item, m.Hello) for item in items):
+                raise InvalidArgument("BAD_FRAME", "hello comes once")
+            if items:
+                self._post(ev.FromChild(self.number, items))
+
+    def _no_hello(self) -> None:
+        self.close("no hello within 5 s")
+
+
+class ParentLink:
+    """The child's end: dials, says hello, and then runs until the link ends. `run` owns the channel."""
+
+    is_up = True
+
+    def __init__(
+        self,
+        dial: fx.Dial,
+        post: Post,
+        budget: Budget,
+        connect: Callable[[], Awaitable[grpc.aio.Channel]],
+        closed: Callable[[int], None],
+    ) -> None:
+        self.number = dial.link
+        self.peer = dial.candidate.name
+        self.candidate = dial.candidate
+        self.since = self.heard = time.monotonic()
+        self.received_bytes = 0
+        self.lanes: Lanes[tunnel_pb2.UpItem] = Lanes(budget)
+        self.channel: grpc.aio.Channel | None = None
+        self._hello = dial.hello
+        self._post = post
+        self._connect = connect
+        self._on_closed = closed
+        self._closed = asyncio.Event()
+        self._welcomed = False
+        self._writer: _Writer | None = None
+
+    def send(self, item: m.Item) -> bool:
+        """Queue an item; False when its lane refused it."""
+        try:
+            taken = self.lanes.put(LANE_OF[type(item)], encode_up(item))  # type: ignore[arg-type]
+        except Overflow:
+            self.lanes.clear()
+            self.close("OVERFLOW")
+            self._post(ev.LinkLost(self.number, "the parent does not read"))
+            return True
+        if self._writer is not None:
+            self._writer.wake()
+        return taken
+
+    def close(self, reason: str) -> None:
+        """End the link once what is queued has been written."""
+        self._closed.set()
+
+    async def run(self) -> None:
+        """Dial and keep the link; posts DialWelcome, DialRefused or DialFailed, then what comes, then LinkLost."""
+        reading = asyncio.create_task(self._open_and_read(), name=f"tunnel to {self.candidate.name} read")
+        closing = asyncio.create_task(self._closed.wait(), name=f"tunnel to {self.candidate.name} close")
+        limit = asyncio.get_running_loop().call_later(DIAL_TIMEOUT, self._dial_timeout)
+        reason = ""
+        try:
+            await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reason = _why(reading)
+                self._ended(reason)
+        finally:
+            limit.cancel()
+            if self._writer is not None and not self._writer.broken and reason == "":
+                self._writer.close()
+                await asyncio.wait((self._writing,), timeout=FLUSH_TIMEOUT)
+            for task in (reading, closing):
+                task.cancel()
+            await asyncio.gather(reading, closing, return_exceptions=True)
+            if self._writer is not None:
+                self._writing.cancel()
+                await asyncio.gather(self._writing, return_exceptions=True)
+            if self.channel is not None:
+                await self.channel.close()
+            self._on_closed(self.number)
+
+    def _ended(self, reason: str) -> None:
+        if self._closed.is_set():
+            return
+        if self._welcomed:
+            self._post(ev.LinkLost(self.number, reason))
+        else:
+            self._post(ev.DialFailed(self.number, reason))
+        self._closed.set()
+
+    def _dial_timeout(self) -> None:
+        if not self._welcomed and not self._closed.is_set():
+            self._ended("no answer within 2 s")
+
+    async def _open_and_read(self) -> None:
+        self.channel = await self._connect()
+        stub = route_pb2_grpc.RouteServiceStub(self.channel)
+        call: Any = stub.Connect()
+        await call.write(tunnel_pb2.ConnectRequest(items=[encode_up(self._hello)]))
+        while True:
+            frame = await call.read()
+            if frame is grpc.aio.EOF:
+                code = await call.code()
+                if code != grpc.StatusCode.OK:
+                    raise grpc.aio.AioRpcError(
+                        code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+                    )
+                return
+            self.heard = time.monotonic()
+            self.received_bytes += frame.ByteSize()
+            items: Sequence[m.DownItem] = [item for raw in frame.items if (item := decode_down(raw)) is not None]
+            if not self._welcomed:
+                if not self._open(items[0] if items else None, call):
+                    return
+                items = items[1:]
+            if items:
+                self._post(ev.FromParent(self.number, list(items)))
+
+    def _open(self, first: m.DownItem | None, call: Any) -> bool:
+        """Take the parent's first word; False when the link has ended with it."""
+        if isinstance(first, m.Welcome):
+            self._welcomed = True
+            self.peer = first.name
+            self._writer = _Writer(self.lanes, tunnel_pb2.ConnectRequest, call.write)
+            self._writing = asyncio.create_task(self._write(call), name=f"tunnel to {first.name} write")
+            self._post(ev.DialWelcome(self.number, first))
+            return True
+        if isinstance(first, m.Refused):
+            self._closed.set()
+            self._post(ev.DialRefused(self.number, first))
+        return False
+
+    async def _write(self, call: Any) -> None:
+        assert self._writer is not None
+        await self._writer.run()
+        if not self._writer.broken:
+            await call.done_writing()
+
+
+def _why(reading: asyncio.Task[None]) -> str:
+    failure = reading.exception()
+    if failure is None:
+        return "the stream ended"
+    if isinstance(failure, grpc.aio.AioRpcError):
+        return f"{failure.code().name}: {failure.details()}"
+    return str(failure) or type(failure).__name__
