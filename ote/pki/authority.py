@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ote.model.errors import InvalidArgument
-from ote.pki.identity import authority_host, load_chain, pem
+from ote.pki.identity import PARENT_DNS, authority_host, load_chain, pem
 from ote.pki.keys import load_private_key, new_key, private_pem, requested_key
 
 BACKDATE = 300.0
@@ -101,18 +101,19 @@ class Authority:
         """End of the CA's certificate, seconds since 1970."""
         return self._certificate.not_valid_after_utc.timestamp()
 
-    def issue_cluster(self, csr_der: bytes, name: str, uid: str, lifetime: float) -> bytes:
-        """Chain (PEM) of a member, good as client and as the server `<name>.ote`.
+    def issue_cluster(self, csr_der: bytes, name: str, uid: str, lifetime: float, *, parent: bool = False) -> bytes:
+        """Chain (PEM) of a member, good as client and as the server `<name>.ote`; `parent`: it may have children.
 
         Raises InvalidArgument (INVALID_CSR, INVALID_NAME), as every issue_ method.
         """
         path = f"cluster/{_check_word('name', name)}/{_check_word('uid', uid)}"
-        return self._issue(requested_key(csr_der), path, self._now() + lifetime, usage=_BOTH, dns=f"{name}.ote")
+        dns = [f"{name}.ote", *([PARENT_DNS] if parent else [])]
+        return self._issue(requested_key(csr_der), path, self._now() + lifetime, usage=_BOTH, dns=dns)
 
-    def issue_rejoin(self, csr_der: bytes, name: str, uid: str) -> bytes:
+    def issue_rejoin(self, csr_der: bytes, name: str, uid: str, *, parent: bool = False) -> bytes:
         """Chain (PEM) that is good for Renew only and as long as this authority."""
         path = f"rejoin/{_check_word('name', name)}/{_check_word('uid', uid)}"
-        return self._issue(requested_key(csr_der), path, self.not_after)
+        return self._issue(requested_key(csr_der), path, self.not_after, dns=[PARENT_DNS] if parent else [])
 
     def issue_join(self, token_id: str, not_after: float | datetime) -> tuple[bytes, bytes]:
         """(Chain, key) of a join token, good for Enrol only until `not_after` (seconds since 1970 or a datetime)."""
@@ -128,7 +129,7 @@ class Authority:
     def issue_shim(self, name: str, lifetime: float) -> tuple[bytes, bytes]:
         """(Chain, key) of a shim, good as client and as the server `<name>.shim.ote`."""
         path = f"shim/{_check_word('name', name)}"
-        return self._issue_with_key(path, self._now() + lifetime, usage=_BOTH, dns=f"{name}.shim.ote")
+        return self._issue_with_key(path, self._now() + lifetime, usage=_BOTH, dns=[f"{name}.shim.ote"])
 
     def issue_ca(self, csr_der: bytes, name: str, uid: str, lifetime: float = CA_LIFETIME) -> bytes:
         """Chain (PEM) of a member's own authority `<uid>.<host>`, constrained to that host and those under it."""
@@ -142,7 +143,7 @@ class Authority:
         return pem(builder.sign(self._key, hashes.SHA256())) + self._issuers
 
     def _issue_with_key(
-        self, path: str, end: float, *, usage: Sequence[x509.ObjectIdentifier] = _CLIENT, dns: str | None = None
+        self, path: str, end: float, *, usage: Sequence[x509.ObjectIdentifier] = _CLIENT, dns: Sequence[str] = ()
     ) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         return self._issue(key.public_key(), path, end, usage=usage, dns=dns), private_pem(key)
@@ -154,11 +155,10 @@ class Authority:
         end: float,
         *,
         usage: Sequence[x509.ObjectIdentifier] = _CLIENT,
-        dns: str | None = None,
+        dns: Sequence[str] = (),
     ) -> bytes:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://{self._host}/{path}")]
-        if dns is not None:
-            names.append(x509.DNSName(dns))
+        names += [x509.DNSName(name) for name in dns]
         subject = _subject(" ".join(path.split("/")[:2]))
         builder = _builder(subject, self._certificate.subject, key, self._now(), min(end, self.not_after))
         builder = (

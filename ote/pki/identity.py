@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ote.model.errors import Unauthenticated
 from ote.pki.keys import public_der
 
+PARENT_DNS = "parent.ote"
+"""Server name of every member that may have children, for those who dial one whose name they do not know yet."""
+
 KINDS = {"cluster": 2, "rejoin": 2, "join": 1, "person": 2, "shim": 1}
 """Kind of identity → how many words follow it in the path of its URI."""
 
@@ -30,7 +33,7 @@ class Identity:
     kind: cluster, rejoin, join, person or shim. name: of the cluster or shim, the id for the others. uid: of the
     cluster, else the id of token, person or shim. role: admin, operator or viewer for a person, else the kind. host:
     authority that vouches. not_after: end, seconds since 1970. public_key: SubjectPublicKeyInfo in DER. fingerprint:
-    SHA-256 of the certificate, hexadecimal.
+    SHA-256 of the certificate, hexadecimal. parent: a member that may have children.
     """
 
     kind: str
@@ -41,6 +44,7 @@ class Identity:
     not_after: float
     public_key: bytes
     fingerprint: str
+    parent: bool = False
 
 
 def identity_of(cert_pem: bytes) -> Identity:
@@ -65,15 +69,19 @@ def identity_of(cert_pem: bytes) -> Identity:
         not_after=certificate.not_valid_after_utc.timestamp(),
         public_key=public_der(key),
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        parent=PARENT_DNS in _alternative_names(certificate).get_values_for_type(x509.DNSName),
     )
 
 
-def _only_uri(certificate: x509.Certificate) -> str:
+def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise ValueError("it has no alternative name") from None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def _only_uri(certificate: x509.Certificate) -> str:
+    uris = _alternative_names(certificate).get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
         raise ValueError(f"it has {len(uris)} URIs instead of one")
     return uris[0]

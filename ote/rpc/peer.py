@@ -38,7 +38,8 @@ class Peer:
 
     name: of a cluster or shim; a person's or token's id; "local" on a connection without TLS. uid: a cluster's uid,
     else the id of person, token or shim. vouched_by: host part of the SPIFFE id, so which authority says all this.
-    fingerprint: SHA-256 of the certificate, hexadecimal. not_after: its end, seconds since 1970. public_key: DER.
+    fingerprint: SHA-256 of the certificate, hexadecimal. not_after: its end, seconds since 1970. public_key: DER. parent: a member that
+    may have children.
     """
 
     role: Role
@@ -48,6 +49,7 @@ class Peer:
     fingerprint: str
     not_after: float
     public_key: bytes = b""
+    parent: bool = False
 
     @property
     def id(self) -> str:
@@ -113,4 +115,5 @@ def _parse(certificate_pem: bytes) -> Peer:
         fingerprint=identity.fingerprint,
         not_after=identity.not_after,
         public_key=identity.public_key,
+        parent=identity.parent,
     )
