@@ -69,7 +69,10 @@ class Option:
     @property
     def metavar(self) -> str:
         """What stands for a value in help texts."""
+        if self.choices:
+            return "|".join(self.choices)
         names = {
+            "bool": "",
             "duration": "DURATION",
             "host:port": "HOST:PORT",
             "path": "PATH",

@@ -45,7 +45,7 @@ POLICY: Mapping[str, frozenset[Role]] = {
         },
     ),
     # A viewer may send commands that only read (get, logs), and nothing in a request's envelope tells them apart: the
-    # servicer of Dispatch and DispatchMany refuses every other command to a viewer.
+    # servicer of Dispatch refuses every other command to a viewer.
     **_methods(
         "ote.api.route.v1.RouteService",
         {
@@ -54,7 +54,7 @@ POLICY: Mapping[str, frozenset[Role]] = {
             "FetchPieces": _MEMBER,
             "PushOutput": _MEMBER,
             "Dispatch": _READ,
-            "DispatchMany": _READ,
+            "DispatchMany": _CHANGE,
             "PutPayload": _CHANGE,
             "CancelDispatch": _CHANGE,
             "GetDispatch": _READ,
