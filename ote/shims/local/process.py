@@ -1,0 +1,237 @@
+"""Containers as plain processes of this machine.
+
+Not here: when to start and stop them. The one idea: each attempt runs under a small shell in a session of its own. Its first
+act is to claim its number by making a file that must not exist, with its identity in it; its last is to write the exit code
+and to end its whole group. So it outlives the shim, is found again by any later one, and a number that somebody has claimed
+is never started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ote.shims.local import files
+from ote.shims.local.core.environment import VolumeFile
+from ote.shims.local.core.records import Pod
+from ote.shims.local.core.spec import Container
+from ote.shims.local.files import PodFolder
+from ote.shims.local.ports import Ended, Plan
+from ote.shims.local.processes import Identity, boot_id, gone, is_alive, parse_stat, run_quietly, signal_group
+
+_SUPERVISOR = """
+set -C
+read -r boot < /proc/sys/kernel/random/boot_id
+read -r stat < /proc/$$/stat
+echo "$boot $stat" > "$1" || exit 125
+done="$2"
+cd "$3" || exit 125
+shift 3
+trap : HUP INT QUIT TERM
+(exec "$@")
+echo "$?" > "$done"
+kill -9 0
+"""
+_ABANDONED = "abandoned"
+_CLAIM_SECONDS = 2.0
+_ROTATE_SECONDS = 5.0
+_KILLED = 128 + signal.SIGKILL
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+class ProcessDriver:
+    """Runs containers as processes, their files below data_dir."""
+
+    kind = "process"
+    needs_command = True
+
+    def __init__(self, data_dir: Path) -> None:
+        self._pods = data_dir / "pods"
+        self._running: dict[tuple[str, str, int], asyncio.Event] = {}
+        self._graces: dict[tuple[str, str, int], float] = {}
+        self._inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+    def base_variables(self, pod: Pod, container: Container, ports: Sequence[int]) -> dict[str, str]:
+        """PORT, a PORT_NAME for each further port, OTE_POD_DIR, HOME, HOSTNAME, and PATH and locale of the shim."""
+        root = str(self._folder(pod).root(container.name).absolute())
+        variables = {**self._inherited, "HOME": root, "HOSTNAME": pod.name, "OTE_POD_DIR": root}
+        for declared, port in zip(container.ports, ports, strict=False):
+            name = declared.name or str(declared.container_port)
+            variables[f"PORT_{name.upper().replace('-', '_')}"] = str(port)
+        variables["PORT"] = str(ports[0])
+        return variables
+
+    def reach(self, container: Container, ports: Sequence[int], port: int | str) -> int:
+        """Declared ports stand for the free ports that the container got; any other number for itself."""
+        for declared, free in zip(container.ports, ports, strict=False):
+            if port in (declared.name, declared.container_port):
+                return free
+        return int(port)
+
+    async def begin(self, known: set[str]) -> None:
+        """Removes folders of pods that are gone."""
+        folders = self._pods.iterdir() if self._pods.exists() else ()
+        for uid in [path.name for path in folders if path.name not in known]:
+            await self.clean(uid)
+
+    async def run(self, plan: Plan, started: Callable[[], None]) -> Ended:
+        """Starts the attempt; see Driver."""
+        key = (plan.pod.uid, plan.container.name, plan.attempt)
+        asked = self._running.setdefault(key, asyncio.Event())
+        try:
+            if asked.is_set():
+                return Ended(None)
+            try:
+                process = await asyncio.to_thread(self._spawn, plan)
+            except OSError as error:
+                return Ended(128, f"cannot be started: {error.strerror}")
+            pidfd = os.pidfd_open(process.pid)
+            try:
+                started()
+                await self._watch(key, pidfd, process.pid, plan)
+            finally:
+                os.close(pidfd)
+            process.wait()
+            return await asyncio.to_thread(self._how_it_ended, plan)
+        finally:
+            self._forget(key)
+
+    async def adopt(self, plan: Plan, started: Callable[[], None]) -> Ended:
+        """Watches an attempt that an earlier process started; see Driver."""
+        key = (plan.pod.uid, plan.container.name, plan.attempt)
+        asked = self._running.setdefault(key, asyncio.Event())
+        try:
+            identity = await self._claimed(plan)
+            if identity is None:
+                return Ended(None)
+            try:
+                pidfd = os.pidfd_open(identity.pid)
+            except ProcessLookupError:
+                pidfd = -1
+            try:
+                if pidfd >= 0 and is_alive(identity):
+                    started()
+                    await self._watch(key, pidfd, identity.pid, plan)
+                elif pidfd < 0 and identity.boot == boot_id():
+                    signal_group(identity.pid, signal.SIGKILL)
+            finally:
+                if pidfd >= 0:
+                    os.close(pidfd)
+            return await asyncio.to_thread(self._how_it_ended, plan)
+        finally:
+            self._forget(key)
+
+    async def stop(self, pod: Pod, container: str, attempt: int, grace: float) -> None:
+        """Asks the attempt's whole group to end; see Driver."""
+        key = (pod.uid, container, attempt)
+        self._graces[key] = grace
+        self._running.setdefault(key, asyncio.Event()).set()
+
+    async def refresh(self, pod: Pod, volumes: Mapping[str, Sequence[VolumeFile] | None]) -> None:
+        """Writes the volumes of a pod again."""
+        await asyncio.to_thread(self._folder(pod).write_volumes, volumes)
+
+    async def clean(self, uid: str) -> None:
+        """Removes the pod's folder."""
+        await asyncio.to_thread(PodFolder(self._pods, uid).remove)
+
+    async def execute(self, plan: Plan, command: Sequence[str], timeout: float) -> str:
+        """Runs a probe's command with the container's variables in its folder."""
+        try:
+            code = await run_quietly(
+                command, variables=plan.variables, cwd=self._directory(plan), seconds=timeout
+            )
+        except TimeoutError:
+            return f"{command[0]} took longer than {timeout:g} s"
+        except OSError as error:
+            return f"{command[0]}: {error.strerror}"
+        return f"{command[0]} exited with code {code}" if code else ""
+
+    async def log(self, pod: Pod, container: str, lines: int, limit: int) -> bytes:
+        """The end of the container's log, all attempts together."""
+        return await asyncio.to_thread(files.tail, self._folder(pod).container(container) / "log", lines, limit)
+
+    def _folder(self, pod: Pod) -> PodFolder:
+        return PodFolder(self._pods, pod.uid)
+
+    def _directory(self, plan: Plan) -> Path:
+        return self._folder(plan.pod).root(plan.container.name) / plan.container.working_dir.lstrip("/")
+
+    def _mark(self, plan: Plan, word: str) -> Path:
+        return (self._folder(plan.pod).container(plan.container.name) / f"{word}.{plan.attempt}").absolute()
+
+    def _spawn(self, plan: Plan) -> subprocess.Popen[bytes]:
+        folder = self._folder(plan.pod)
+        folder.write_volumes(plan.volumes)
+        folder.write_root(plan.container)
+        for word in ("claim", "exit"):
+            earlier = self._mark(plan, word).with_suffix(f".{plan.attempt - 1}")
+            earlier.unlink(missing_ok=True)
+        with (folder.container(plan.container.name) / "log").open("ab") as log:
+            marks = [str(self._mark(plan, "claim")), str(self._mark(plan, "exit")), str(self._directory(plan).absolute())]
+            return subprocess.Popen(
+                ["/bin/sh", "-c", _SUPERVISOR, f"ote {plan.pod.name}", *marks, *plan.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(plan.variables),
+                cwd="/",
+                start_new_session=True,
+            )
+
+    async def _claimed(self, plan: Plan) -> Identity | None:
+        """Who claimed the attempt; None where nobody did, and from now on nobody can."""
+        path = self._mark(plan, "claim")
+        for _ in range(int(_CLAIM_SECONDS / 0.02)):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x") as claim:
+                    claim.write(f"{_ABANDONED}\n")
+                return None
+            except FileExistsError:
+                text = path.read_text()
+            if text.endswith("\n"):
+                boot, _, stat = text.strip().partition(" ")
+                return None if boot == _ABANDONED else parse_stat(boot, stat)
+            await asyncio.sleep(0.02)
+        return Identity("", 0, "")
+
+    async def _watch(self, key: tuple[str, str, int], pidfd: int, group: int, plan: Plan) -> None:
+        asked = self._running[key]
+        ended = asyncio.create_task(gone(pidfd), name=f"pod {plan.pod.name} process")
+        stopper = asyncio.create_task(self._stop_when_asked(key, asked, ended, group), name=f"pod {plan.pod.name} stop")
+        log = self._folder(plan.pod).container(plan.container.name) / "log"
+        try:
+            while not (await asyncio.wait([ended], timeout=_ROTATE_SECONDS))[0]:
+                await asyncio.to_thread(files.rotate, log)
+        finally:
+            ended.cancel()
+            stopper.cancel()
+
+    async def _stop_when_asked(
+        self, key: tuple[str, str, int], asked: asyncio.Event, ended: asyncio.Task[None], group: int
+    ) -> None:
+        await asked.wait()
+        signal_group(group, signal.SIGTERM)
+        await asyncio.wait([ended], timeout=self._graces[key])
+        if not ended.done():
+            signal_group(group, signal.SIGKILL)
+
+    def _how_it_ended(self, plan: Plan) -> Ended:
+        try:
+            code = self._mark(plan, "exit").read_text().strip()
+        except FileNotFoundError:
+            code = ""
+        if code:
+            return Ended(int(code), "the command was not found" if code == "127" else "")
+        if not self._mark(plan, "claim").exists():
+            return Ended(128, "cannot be started: is the disk full?")
+        return Ended(_KILLED, "killed")
+
+    def _forget(self, key: tuple[str, str, int]) -> None:
+        self._running.pop(key, None)
+        self._graces.pop(key, None)

@@ -1,0 +1,93 @@
+"""Results and progress in the words of the contract. The only module besides `service` and `commands` that knows protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ote.api.command.v1 import command_pb2 as pb
+from ote.shims.local.core import cluster as core
+from ote.shims.local.core.cluster import Cluster
+from ote.shims.local.core.dispatches import Watching
+from ote.shims.local.core.names import KINDS, Key
+from ote.shims.local.core.workloads import Readiness
+
+_ACTIONS = {
+    core.CREATED: pb.ACTION_CREATED,
+    core.CONFIGURED: pb.ACTION_CONFIGURED,
+    core.UNCHANGED: pb.ACTION_UNCHANGED,
+    core.DELETED: pb.ACTION_DELETED,
+    core.ABSENT: pb.ACTION_ABSENT,
+}
+
+
+class Observed(NamedTuple):
+    """How a command that took effect stands. result counts when it is over."""
+
+    over: bool
+    progress: pb.Progress
+    result: pb.Result
+
+
+def succeeded(objects: Iterable[pb.ObjectResult], output: bytes = b"") -> pb.Result:
+    """It took effect."""
+    return pb.Result(outcome=pb.OUTCOME_SUCCEEDED, objects=objects, output=output)
+
+
+def failed(reason: str, message: str, objects: Iterable[pb.ObjectResult] = ()) -> pb.Result:
+    """It did not, or not as it should."""
+    return pb.Result(outcome=pb.OUTCOME_FAILED, reason=reason, message=message, objects=objects)
+
+
+def cancelled() -> pb.Result:
+    """It was cancelled before it had an effect."""
+    return pb.Result(outcome=pb.OUTCOME_CANCELLED, reason="CANCELLED", message="cancelled before it took effect")
+
+
+def observe(cluster: Cluster, watching: Watching) -> Observed:
+    """Looks at the objects of a command that took effect."""
+    found = objects(cluster, watching.actions)
+    if watching.deleting:
+        left = cluster.terminating(key for key, _ in watching.actions)
+        message = f"{left} pods are ending" if left else ""
+        return Observed(not left, _progress(message, found), succeeded(found))
+    states = [cluster.readiness(key) for key, _ in watching.actions]
+    ready = sum(state.ready for state in states)
+    waits = _first_reason(watching.actions, states)
+    message = f"{ready} of {len(states)} objects ready" + (f"; {waits}" if waits else "")
+    if any(state.failed for state in states):
+        return Observed(True, _progress(message, found), failed("NOT_READY", waits, found))
+    return Observed(ready == len(states), _progress(message, found), succeeded(found))
+
+
+def not_ready(state: Observed, reason: str, why: str) -> pb.Result:
+    """It took effect, and is not observed any longer."""
+    return failed(reason, f"{why}: {state.progress.message}", state.progress.objects)
+
+
+def objects(cluster: Cluster, actions: Sequence[tuple[Key, str]]) -> list[pb.ObjectResult]:
+    """What happened to each object, and how it is now."""
+    results = []
+    for key, action in actions:
+        readiness = cluster.readiness(key)
+        results.append(
+            pb.ObjectResult(
+                object=pb.ObjectRef(
+                    api_version=KINDS[key.kind].api_version, kind=key.kind, namespace=key.namespace, name=key.name
+                ),
+                action=_ACTIONS[action],
+                ready=readiness.ready,
+                message=readiness.message,
+            )
+        )
+    return results
+
+
+def _progress(message: str, found: Sequence[pb.ObjectResult]) -> pb.Progress:
+    return pb.Progress(message=message, objects=found, effect_done=True)
+
+
+def _first_reason(actions: Sequence[tuple[Key, str]], states: Sequence[Readiness]) -> str:
+    pairs = [(key, state) for (key, _), state in zip(actions, states, strict=True) if not state.ready]
+    pairs.sort(key=lambda pair: not pair[1].failed)
+    return f"{pairs[0][0].kind} {pairs[0][0].name}: {pairs[0][1].message}" if pairs else ""

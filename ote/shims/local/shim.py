@@ -1,0 +1,145 @@
+"""The local shim put together: a store, a driver, a keeper and the service in front of them.
+
+Used by `ote.apps.local_shim` as a process of its own, and by a controller inside its own process behind a unix socket. Not
+here: listening. The one idea: whoever embeds it runs one task and adds one servicer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Literal
+
+from ote.model.errors import FailedPrecondition
+from ote.shims.local.commands import DISPATCHES, Commands
+from ote.shims.local.core.names import Key
+from ote.shims.local.core.workloads import Backoff
+from ote.shims.local.keeper import OBJECTS, PODS, Keeper
+from ote.shims.local.payloads import Payloads
+from ote.shims.local.ports import Driver
+from ote.shims.local.process import ProcessDriver
+from ote.shims.local.service import LocalShimService
+from ote.shims.local.status import StatusSource
+from ote.store.sqlite import Store
+
+SERVICE = "ote.api.shim.v1.ShimService"
+"""Full name of the service."""
+
+
+class LocalShim:
+    """A cluster on this machine.
+
+    driver: "process" or "podman". data_dir: belongs to this shim alone, made if it does not exist. `start`, then serve
+    `servicer`, then `stop`; or `run`, which does both around waiting. Stopping ends no pod: a later shim on the same
+    data_dir takes them over.
+    """
+
+    def __init__(self, driver: Literal["process", "podman"], data_dir: Path, *, backoff: Backoff = Backoff()) -> None:
+        self._kind = driver
+        self._data_dir = data_dir
+        self._backoff = backoff
+        self._keeper: Keeper | None = None
+        self._servicer: LocalShimService | None = None
+        self._resources = contextlib.AsyncExitStack()
+
+    @property
+    def servicer(self) -> LocalShimService:
+        """What to add to a server, once started."""
+        if self._servicer is None:
+            raise FailedPrecondition("NOT_STARTED", "the local shim is not started")
+        return self._servicer
+
+    async def start(self) -> None:
+        """Takes the folder, loads what is remembered, adopts the pods that run.
+
+        Raises FailedPrecondition: DATA_DIR_IN_USE when another shim has the folder, STORE_DAMAGED, NO_PODMAN,
+        OTHER_DRIVER when the folder was made with another driver.
+        """
+        async with contextlib.AsyncExitStack() as resources:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            resources.enter_context(_only_one(self._data_dir / "lock"))
+            _keep_driver(self._data_dir / "driver", self._kind)
+            driver = self._make_driver()
+            store = Store.open(self._data_dir / "shim.db", tables=[OBJECTS, PODS, DISPATCHES])
+            resources.callback(store.close)
+            keeper = Keeper(store, driver, backoff=self._backoff)
+            keeper.load()
+            await driver.begin(set(keeper.cluster.pods))
+            commands = Commands(keeper, store, needs_command=driver.needs_command)
+            commands.load()
+            resources.callback(commands.close)
+            await resources.enter_async_context(_running(keeper))
+            payloads = Payloads(self._data_dir / "payloads")
+            status = StatusSource(keeper, self._data_dir)
+            self._servicer = LocalShimService(keeper, commands, payloads, driver, status, secrets.token_hex(16))
+            self._keeper = keeper
+            self._resources = resources.pop_all()
+
+    async def run(self) -> None:
+        """Starts, and stops when it is cancelled."""
+        await self.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Lets go of everything; pods stay."""
+        self._servicer = self._keeper = None
+        await self._resources.aclose()
+
+    async def stop_pods(self) -> int:
+        """Ends all pods and deletes what made them; returns how many objects that were."""
+        if self._keeper is None:
+            raise FailedPrecondition("NOT_STARTED", "the local shim is not started")
+        keeper = self._keeper
+        keys = [key for key in keeper.cluster.objects if key != Key("Namespace", "", "default")]
+        pods = [Key("Pod", pod.namespace, pod.name) for pod in keeper.cluster.pods.values() if pod.owner not in keys]
+        await keeper.change(lambda cluster, now: cluster.delete([*keys, *pods], now))
+        async with keeper.changed:
+            await keeper.changed.wait_for(lambda: not keeper.cluster.pods)
+        return len(keys)
+
+    def _make_driver(self) -> Driver:
+        if self._kind == "podman":
+            from ote.shims.local.podman import PodmanDriver
+
+            return PodmanDriver(self._data_dir)
+        return ProcessDriver(self._data_dir)
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FailedPrecondition("DATA_DIR_IN_USE", f"{path.parent} is in use by another local shim") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _keep_driver(path: Path, driver: str) -> None:
+    if path.exists() and (before := path.read_text().strip()) != driver:
+        raise FailedPrecondition(
+            "OTHER_DRIVER", f"{path.parent} holds pods of the {before} driver; give {driver} a folder of its own"
+        )
+    path.write_text(f"{driver}\n")
+
+
+@contextlib.asynccontextmanager
+async def _running(keeper: Keeper) -> AsyncIterator[None]:
+    task = asyncio.create_task(keeper.run(), name="local shim keeper")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
