@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,12 @@ from ote.conformance.model import CheckFailed, CheckSkipped, expect
 
 CALL_SECONDS = 20.0
 PIECE_BYTES = 262_144
+PUT_ATTEMPTS = 10
+
+LOST_ANSWER = "Internal error from Core"
+"""What grpc.aio makes of a call that the server refuses while a message is being written: the server's own answer is
+lost in our process. The call is made again then, which PutPayload allows."""
+
 SERVICE = "ote.api.shim.v1.ShimService"
 
 
@@ -347,20 +353,21 @@ class Probe:
             return ending_of(error), None
         return Ending("OK"), response
 
-    async def put(self, ref: command_pb2.PayloadRef | None, pieces: Iterable[bytes]) -> Ending:
+    async def put(self, ref: command_pb2.PayloadRef | None, pieces: Sequence[bytes]) -> Ending:
         """Put a payload under this name, in these pieces; None sends no name."""
-
-        async def parts() -> AsyncIterator[shim_pb2.PutPayloadRequest]:
-            if ref is not None:
-                yield shim_pb2.PutPayloadRequest(payload=ref)
-            for piece in pieces:
-                yield shim_pb2.PutPayloadRequest(data=piece)
-
-        try:
-            await self.stub.PutPayload(parts(), timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            return ending_of(error)
-        return Ending("OK")
+        parts = [] if ref is None else [shim_pb2.PutPayloadRequest(payload=ref)]
+        parts += [shim_pb2.PutPayloadRequest(data=piece) for piece in pieces]
+        ending = Ending("OK")
+        for _ in range(PUT_ATTEMPTS):
+            try:
+                await self.stub.PutPayload(iter(parts), timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                ending = ending_of(error)
+                if ending.message == LOST_ANSWER:
+                    continue
+                return ending
+            return Ending("OK")
+        return ending
 
     async def put_whole(self, command: command_pb2.Command) -> command_pb2.PayloadRef:
         """Put a command as the contract wants it, and fail the check when that is refused."""

@@ -49,7 +49,6 @@ FAULTS = (
     "two-results",
     "takes-effect-done-back",
     "effect-done-too-early",
-    "never-not-ready",
     "cancel-always-unknown",
     "cancel-not-remembered",
     "cancelled-after-effect",
@@ -61,7 +60,6 @@ FAULTS = (
     "accepts-path-names",
     "bad-manifest-ends-call",
     "unknown-kind-succeeds",
-    "restarts-on-garbage",
     "status-floods",
     "status-ends",
     "claims-durable",
@@ -239,18 +237,14 @@ class ReferenceShim(shim_pb2_grpc.ShimServiceServicer):
         elif known.digest != digest and self.fault != "ignores-content":
             await refuse(context, grpc.StatusCode.ALREADY_EXISTS, "the id was used with other content")
         entry = self._entry(request, digest, command)
-        if (
-            self.fault == "bad-manifest-ends-call"
-            and entry.over
-            and entry.events[-1].result.reason == "INVALID_MANIFEST"
-        ):
-            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "bad manifest")
         try:
             sent = 0
             while sent < len(entry.events) or not entry.over:
                 if sent == len(entry.events):
                     await entry.changed.wait()
                     continue
+                if self.fault == "bad-manifest-ends-call" and entry.events[sent].result.reason == "INVALID_MANIFEST":
+                    await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "bad manifest")
                 yield entry.events[sent]
                 sent += 1
             if self.fault == "two-results":
@@ -341,7 +335,7 @@ class ReferenceShim(shim_pb2_grpc.ShimServiceServicer):
         self.status_changed.set()
         waiting = [each.object.name for each in objects if not each.ready]
         watch = apply.ready_timeout.ToTimedelta().total_seconds() if apply.HasField("ready_timeout") else 300
-        if not waiting or watch <= 0 or self.fault == "never-not-ready":
+        if not waiting or watch <= 0:
             entry.say(result("SUCCEEDED", objects=objects))
             return
         message = f"waiting for {', '.join(waiting)}"
@@ -478,6 +472,11 @@ class ReferenceServer:
         self._disk = Disk()
         self._server: grpc.aio.Server | None = None
         self._shim: ReferenceShim | None = None
+
+    @property
+    def objects(self) -> int:
+        """Number of objects in the cluster."""
+        return len(self._disk.objects)
 
     async def start(self) -> None:
         """Serve; what the disk holds is remembered."""

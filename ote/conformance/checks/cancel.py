@@ -85,7 +85,7 @@ async def observed(probe: Probe) -> None:
         expect(
             result.outcome == command_pb2.OUTCOME_CANCELLED, f"there is no object, but the result says {told(result)}"
         )
-    same(result, (await probe.execute(command, dispatch_id=dispatch_id)).settled())
+    same(result, (await probe.execute(command, dispatch_id=dispatch_id, call_timeout=5)).settled())
 
 
 @check(

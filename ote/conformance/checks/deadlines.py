@@ -23,7 +23,7 @@ async def timeout(probe: Probe) -> None:
     """One second for a command that would be observed for twenty-five."""
     thing, command = probe.unready(25)
     began = time.monotonic()
-    result = (await probe.execute(command, timeout=1)).settled()
+    result = (await probe.execute(command, timeout=1, call_timeout=8)).settled()
     took = time.monotonic() - began
     expect(result.outcome == command_pb2.OUTCOME_FAILED, f"expected FAILED, got {told(result)}")
     expect(result.reason == "DEADLINE_EXCEEDED", f"expected reason DEADLINE_EXCEEDED, got {told(result)}")
