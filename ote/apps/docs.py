@@ -1,7 +1,7 @@
-"""Generates the files that repeat what the code says: docs/metrics.md, docs/settings.md, docs/cli.md, cmd/*/config.yaml.
+"""Generates the files that repeat what the code says: docs/metrics.md, settings.md and cli.md, cmd/*/config.yaml.
 
-Usage: python -m ote.apps.docs [--check] [CHECKOUT]. Not here: the words; they are the fields' descriptions, the catalog's
-help and the commands' help. The one idea: such a file is never edited, `make generate` writes it, a test compares it.
+Usage: python -m ote.apps.docs [--check] [CHECKOUT]. Not here: the words; they are the fields' descriptions, the help of
+the catalog and of the commands. The one idea: nobody edits such a file, `make generate` writes it, a test compares it.
 """
 
 from __future__ import annotations
