@@ -35,7 +35,7 @@ def test_a_token_is_never_shown_with_its_key() -> None:
     assert "PRIVATE" not in repr(decode_token(TOKEN))
 
 
-@pytest.mark.parametrize("kept", [5, 6, 7, 12, 100, len(TOKEN) // 2, len(TOKEN) - 2])
+@pytest.mark.parametrize("kept", [5, 6, 7, 12, 100, -200, -2])
 def test_a_token_that_was_cut_off_says_so(kept: int) -> None:
     with pytest.raises(InvalidArgument, match="cut off") as caught:
         decode_token(TOKEN[:kept])
