@@ -22,11 +22,11 @@ MAX_PAGE = 1000
 _MARK = 6
 
 
-def page_size(asked: int) -> int:
-    """How many to return: 100 for 0, at most 1,000. Raises InvalidArgument (INVALID_PAGE_SIZE) for less than 0."""
+def page_size(asked: int, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:
+    """How many to return: `default` for 0, at most `most`. Raises InvalidArgument (INVALID_PAGE_SIZE) for less than 0."""
     if asked < 0:
         raise InvalidArgument("INVALID_PAGE_SIZE", "page_size is 0 or more", metadata={"field": "page_size"})
-    return min(asked, MAX_PAGE) if asked else DEFAULT_PAGE
+    return min(asked, most) if asked else default
 
 
 def encode_page_token(after: str, scope: str = "") -> str:
@@ -57,6 +57,22 @@ def take_page(items: Iterable[T], size: int, key: Callable[[T], str], scope: str
     page = list(islice(iterator, size))
     more = next(iterator, None) is not None
     return page, encode_page_token(key(page[-1]), scope) if more and page else ""
+
+
+def page_of(
+    items: Iterable[T],
+    key: Callable[[T], str],
+    *,
+    size: int,
+    token: str,
+    scope: str = "",
+    default: int = DEFAULT_PAGE,
+    most: int = MAX_PAGE,
+) -> tuple[list[T], str]:
+    """(A page, token of the next) of items in the order of their keys, by a request's page_size and page_token."""
+    after = decode_page_token(token, scope)
+    rest = items if after is None else (item for item in items if key(item) > after)
+    return take_page(rest, page_size(size, default, most), key, scope)
 
 
 def _mark(scope: str) -> bytes:

@@ -1,0 +1,282 @@
+"""Who this controller is: its name, uid, keys and certificates on disk, and the connections made with them.
+
+What lives here: founding a tree, joining one, renewing, dialling members by the name they must prove. What does not: taking
+others in (`trust`). The one idea: the identity folder is written before it is used, so that a joiner that is killed and
+started again asks for the same membership again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import msgspec
+import structlog
+
+from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
+from ote.clustercontroller.core.messages import Alternate
+from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+from ote.pki import (
+    Authority,
+    csr,
+    decode_token,
+    identity_of,
+    new_key,
+    public_key_of,
+    write_private,
+)
+from ote.rpc.channel import open_channel
+from ote.rpc.errors import from_rpc_error
+from ote.rpc.tls import TlsIdentity
+
+PARENT_SERVER_NAME = "parent.ote"
+"""Expected of a parent whose name is not known yet: every member that may have children can prove it, nobody else."""
+
+_ENROL_TIMEOUT = 15.0
+_RENEW_TIMEOUT = 10.0
+_RENEW_AT = 2 / 3
+"""Fraction of a certificate's life after which it is renewed."""
+_RENEW_RETRY = 1 / 30
+"""Fraction of a certificate's life between two attempts, at most 60 s."""
+
+
+class Member(msgspec.Struct, kw_only=True):
+    """`member.json`: who this is. `parent_*` is the configured parent as it was at the last start or join."""
+
+    name: str
+    uid: str
+    parent_address: str = ""
+    parent_name: str = ""
+    parent_uid: str = ""
+
+
+@dataclass(slots=True)
+class _Files:
+    """The identity folder."""
+
+    folder: Path
+
+    def read(self, name: str) -> bytes:
+        path = self.folder / name
+        return path.read_bytes() if path.exists() else b""
+
+    def write(self, name: str, content: bytes) -> None:
+        write_private(self.folder / name, content)
+
+
+class Membership:
+    """The identity in `data_dir`; made by `open`, which founds nothing and dials nobody."""
+
+    def __init__(self, files: _Files, member: Member, lifetime: float) -> None:
+        self._files = files
+        self.member = member
+        self.lifetime = lifetime
+        self.key = files.read("key.pem")
+        self._log = structlog.get_logger("ote.clustercontroller.trust")
+        self._load()
+
+    @classmethod
+    def open(cls, data_dir: Path, name: str, lifetime: float) -> Membership:
+        """The identity in `data_dir`, or a new uid and key for `name`.
+
+        Errors: FailedPrecondition (NAME_MISMATCH) when the folder belongs to another name.
+        """
+        files = _Files(data_dir / "identity")
+        raw = files.read("member.json")
+        if raw:
+            member = msgspec.json.decode(raw, type=Member)
+            if name and member.name != name:
+                raise FailedPrecondition(
+                    "NAME_MISMATCH",
+                    f"{data_dir} belongs to the cluster {member.name!r}, not to {name!r}: "
+                    "start it with its own name, or take another --data-dir",
+                )
+        else:
+            member = Member(name=name, uid=secrets.token_hex(16))
+            files.write("key.pem", new_key())
+            files.write("member.json", msgspec.json.encode(member))
+        return cls(files, member, lifetime)
+
+    # --- what we are ----------------------------------------------------------------------------------------------
+
+    @property
+    def joined(self) -> bool:
+        return bool(self._chain)
+
+    @property
+    def tls(self) -> TlsIdentity:
+        return TlsIdentity(self._chain, self.key, self._root)
+
+    @property
+    def expires(self) -> float:
+        """When the certificate ends, in seconds since 1970."""
+        return identity_of(self._chain).not_after
+
+    @property
+    def host(self) -> str:
+        """The authority whose people count here: our own, or the one that vouched for us."""
+        return self.authority.host if self.authority else identity_of(self._chain).host
+
+    @property
+    def public_key(self) -> bytes:
+        return public_key_of(self.key)
+
+    @property
+    def root_certificate(self) -> bytes:
+        return self._root
+
+    def home(self) -> Alternate | None:
+        """The configured parent; None for a root."""
+        member = self.member
+        if not member.parent_address:
+            return None
+        return Alternate(member.parent_name, member.parent_uid, member.parent_address)
+
+    def set_home(self, address: str, name: str = "", uid: str = "") -> None:
+        """Remember the configured parent."""
+        member = self.member
+        changed = address != member.parent_address
+        name = name or ("" if changed else member.parent_name)
+        uid = uid or ("" if changed else member.parent_uid)
+        if (address, name, uid) != (member.parent_address, member.parent_name, member.parent_uid):
+            member.parent_address, member.parent_name, member.parent_uid = address, name, uid
+            self._files.write("member.json", msgspec.json.encode(member))
+
+    # --- becoming a member ----------------------------------------------------------------------------------------
+
+    def found(self) -> None:
+        """Become the root of a new tree."""
+        authority = Authority.create_root(self.member.uid)
+        self._files.write("root.pem", authority.root_pem)
+        self._files.write("ca-key.pem", authority.key_pem)
+        self._files.write("ca.pem", authority.chain_pem)
+        self.authority = authority
+        self.renew_self()
+
+    def renew_self(self) -> None:
+        """A root's own certificate."""
+        if self.authority is None:
+            raise FailedPrecondition("NOT_A_PARENT", "only a root renews its own certificate")
+        request = csr(self.key, self.member.name)
+        chain = self.authority.issue_cluster(request, self.member.name, self.member.uid, self.lifetime, parent=True)
+        self._files.write("certificate.pem", chain)
+        self._load()
+
+    async def join(self, parent: str, token_text: str, *, wants_children: bool) -> None:
+        """Enrol with a join token at `parent`, and remember it as the configured parent.
+
+        Errors: those of TrustService.Enrol, InvalidArgument (INVALID_TOKEN), Unavailable.
+        """
+        token = decode_token(token_text)
+        ca_key = b""
+        if wants_children:
+            ca_key = self._files.read("ca-key.pem") or new_key()
+            self._files.write("ca-key.pem", ca_key)
+        request = trust_pb2.EnrolRequest(
+            name=self.member.name,
+            uid=self.member.uid,
+            csr=csr(self.key, self.member.name),
+            wants_children=wants_children,
+            ca_csr=csr(ca_key, self.member.name) if wants_children else b"",
+        )
+        tls = TlsIdentity(token.chain_pem, token.key_pem, token.ca_pem)
+        async with open_channel(parent, tls=tls, server_name=PARENT_SERVER_NAME) as channel:
+            stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
+            try:
+                response = await stub.Enrol(request, timeout=_ENROL_TIMEOUT, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                raise _explain(error, parent, token.chain_pem) from error
+        self._keep(response.certificates)
+        self.set_home(parent, response.parent_name)
+
+    def _keep(self, certificates: trust_pb2.Certificates) -> None:
+        leaf = identity_of(certificates.certificate)
+        if leaf.uid != self.member.uid or leaf.public_key != self.public_key:
+            raise InvalidArgument("INVALID_CERTIFICATE", "the parent answered with somebody else's certificate")
+        self._files.write("root.pem", certificates.root_certificate)
+        if certificates.ca_certificate:
+            self._files.write("ca.pem", certificates.ca_certificate)
+        self._files.write("rejoin.pem", certificates.rejoin_certificate)
+        self._files.write("certificate.pem", certificates.certificate)
+        self._load()
+
+    def _load(self) -> None:
+        self._chain = self._files.read("certificate.pem")
+        self._root = self._files.read("root.pem")
+        self._rejoin = self._files.read("rejoin.pem")
+        ca, ca_key = self._files.read("ca.pem"), self._files.read("ca-key.pem")
+        self.authority: Authority | None = Authority(ca, ca_key, self._root) if ca and ca_key and self._root else None
+
+    # --- staying one ----------------------------------------------------------------------------------------------
+
+    async def renew(self, channel: grpc.aio.Channel) -> None:
+        """Ask the controller at the other end for fresh certificates. Errors: those of TrustService.Renew."""
+        stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
+        ca_key = self._files.read("ca-key.pem") if self.authority else b""
+        request = trust_pb2.RenewRequest(
+            csr=csr(self.key, self.member.name), ca_csr=csr(ca_key, self.member.name) if ca_key else b""
+        )
+        try:
+            response = await stub.Renew(request, timeout=_RENEW_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        self._keep(response.certificates)
+        self._log.info("certificate renewed", expires=int(self.expires))
+
+    async def keep_fresh(self, parent: Callable[[], Alternate | None], renewed: Callable[[], None]) -> None:
+        """Renew for ever, long before the end; `parent` is the live parent, `renewed` is told of each success."""
+        while True:
+            begun = time.time()
+            life = max(1.0, min(self.lifetime, self.expires - begun))
+            await asyncio.sleep(life * _RENEW_AT)
+            while self.expires - time.time() < life * (1 - _RENEW_AT) * 1.5:
+                if await self._renew_once(parent()):
+                    renewed()
+                    break
+                await asyncio.sleep(min(60.0, life * _RENEW_RETRY))
+
+    async def _renew_once(self, parent: Alternate | None) -> bool:
+        if self.member.parent_address == "":
+            self.renew_self()
+            return True
+        if parent is None:
+            return False
+        try:
+            async with await self.connect(parent) as channel:
+                await self.renew(channel)
+        except OteError as error:
+            self._log.warning("certificate not renewed", reason=error.reason, error=error.message)
+            return False
+        return True
+
+    # --- dialling -------------------------------------------------------------------------------------------------
+
+    async def connect(self, candidate: Alternate) -> grpc.aio.Channel:
+        """A channel to a member; TLS refuses anybody else at that address. An expired member renews there first.
+
+        Errors: those of TrustService.Renew.
+        """
+        server_name = f"{candidate.name}.ote" if candidate.name else PARENT_SERVER_NAME
+        if self.expires <= time.time():
+            rejoin = TlsIdentity(self._rejoin, self.key, self._root)
+            async with open_channel(candidate.address, tls=rejoin, server_name=server_name) as channel:
+                await self.renew(channel)
+        return open_channel(candidate.address, tls=self.tls, server_name=server_name)
+
+
+def _explain(error: grpc.aio.AioRpcError, parent: str, token_chain: bytes) -> OteError:
+    """TLS refuses without a reason: say what the token itself tells."""
+    ours = from_rpc_error(error)
+    if ours.reason not in ("CONNECTION_FAILED", "TLS_FAILED"):
+        return ours
+    identity = identity_of(token_chain)
+    if identity.not_after <= time.time():
+        return FailedPrecondition("TOKEN_EXPIRED", "the join token has expired: ask for another")
+    detail = f"{ours.message}; if the address is right, the token may belong to another tree than the parent"
+    return type(ours)("PARENT_UNREACHABLE", f"{parent} did not accept the connection: {detail}")

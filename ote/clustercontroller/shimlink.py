@@ -1,0 +1,229 @@
+"""The controller's side of ShimService: keeps the connection, runs commands, tells the core what comes of them.
+
+Built-in and strangers' shims take this same road. The one idea: a call that breaks says nothing about its command, so it is
+reported as lost, and the core decides whether it may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from ote.api.command.v1 import command_pb2
+from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.wire.codec import encode_payload
+from ote.model.errors import OteError
+from ote.rpc.errors import from_rpc_error
+
+_INFO_TIMEOUT = 5.0
+_RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)
+_INLINE = 1024 * 1024
+"""Commands up to this size go to the shim in one message."""
+_PIECE = 262_144
+_REPORT_OUTPUT = 16 * 1024
+"""Outputs up to this size travel inside the report."""
+_LOST = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+"""Status codes that say nothing about what happened to the command."""
+
+
+class Bodies(Protocol):
+    """Where large commands and outputs are kept."""
+
+    def path(self, payload: m.Payload) -> Path: ...
+
+    async def push_output(self, key: str, output: bytes) -> None: ...
+
+
+class ShimLink:
+    """One shim. `open_channel` makes a channel to it; `run` keeps it until cancelled."""
+
+    name = "shim"
+
+    def __init__(
+        self, open_channel: Callable[[], grpc.aio.Channel], post: Callable[[ev.Event], None], bodies: Bodies
+    ) -> None:
+        self._open = open_channel
+        self._post = post
+        self._bodies = bodies
+        self._stub: Any = None
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._log = structlog.get_logger("ote.clustercontroller.shim")
+        self.since_down: float | None = None
+        self.error = "not connected yet"
+
+    async def run(self) -> None:
+        """Connect, tell the core what the shim can do, follow its status; again and again."""
+        attempt = 0
+        while True:
+            try:
+                async with self._open() as channel:
+                    self._stub = shim_pb2_grpc.ShimServiceStub(channel)
+                    info = await self._stub.GetShimInfo(
+                        shim_pb2.GetShimInfoRequest(protocol_version="v1"),
+                        timeout=_INFO_TIMEOUT,
+                        wait_for_ready=True,
+                    )
+                    attempt = 0
+                    self.error = ""
+                    self._up(info)
+                    await self._follow(channel, info)
+                    reason = "the shim ended the connection"
+            except grpc.aio.AioRpcError as error:
+                reason = f"{error.code().name}: {error.details()}"
+            if not self.error:
+                self._post(ev.ShimDown(reason))
+            self.error = reason
+            await asyncio.sleep(_RETRY[min(attempt, len(_RETRY) - 1)])
+            attempt += 1
+
+    def _up(self, info: shim_pb2.GetShimInfoResponse) -> None:
+        self._post(
+            ev.ShimUp(
+                kind=info.kind,
+                name=info.name,
+                version=info.version,
+                capabilities=list(info.capabilities),
+                instance=info.instance_id,
+                durable=info.memory == shim_pb2.MEMORY_DURABLE,
+                max_command_bytes=info.max_command_bytes,
+            )
+        )
+
+    async def _follow(self, channel: grpc.aio.Channel, info: shim_pb2.GetShimInfoResponse) -> None:
+        """Until the connection breaks."""
+        if "status" in info.capabilities:
+            async for update in self._stub.WatchStatus(shim_pb2.WatchStatusRequest()):
+                self._post(ev.ShimStatus(update.status.SerializeToString()))
+            return
+        state = channel.get_state(try_to_connect=True)
+        while state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING):
+            await channel.wait_for_state_change(state)
+            state = channel.get_state()
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def execute(self, effect: fx.Execute) -> None:
+        """Run a command; its end is posted."""
+        task = asyncio.get_running_loop().create_task(self._execute(effect), name=f"execute {effect.key}")
+        self._running[effect.key] = task
+        task.add_done_callback(lambda done: self._ended(effect.key, done))
+
+    def cancel(self, key: str) -> None:
+        """Ask the shim to stop a command."""
+        asyncio.get_running_loop().create_task(self._cancel(key), name=f"cancel {key}")
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(key) is task:
+            del self._running[key]
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._log.error("execution failed", key=key, exc_info=failure)
+            self._post(ev.ShimLost(key, str(failure)))
+
+    async def _cancel(self, key: str) -> None:
+        try:
+            await self._stub.Cancel(shim_pb2.CancelRequest(dispatch_id=key), timeout=_INFO_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            self._log.warning("cancel did not reach the shim", key=key, error=error.details())
+
+    async def _execute(self, effect: fx.Execute) -> None:
+        if self._stub is None:
+            self._post(ev.ShimLost(effect.key, "the shim is not reachable"))
+            return
+        try:
+            request = await self._request(effect)
+            async for response in self._stub.Execute(request):
+                if response.WhichOneof("event") == "progress":
+                    progress = response.progress
+                    self._post(ev.ShimProgress(effect.key, progress.SerializeToString(), progress.effect_done))
+                else:
+                    await self._result(effect.key, response.result)
+                    return
+            self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
+        except grpc.aio.AioRpcError as error:
+            self._failed(effect.key, error)
+
+    async def _request(self, effect: fx.Execute) -> shim_pb2.ExecuteRequest:
+        request = shim_pb2.ExecuteRequest(dispatch_id=effect.key if effect.change else "", forget=effect.forget)
+        if effect.timeout_ms:
+            request.timeout.FromMilliseconds(effect.timeout_ms)
+        payload = effect.payload
+        if payload is None:
+            request.command.MergeFromString(effect.body or b"")
+        elif payload.size <= _INLINE:
+            body = await asyncio.to_thread(self._bodies.path(payload).read_bytes)
+            request.command.MergeFromString(body)
+        else:
+            await self._put_payload(payload)
+            request.payload.CopyFrom(encode_payload(payload))
+        return request
+
+    async def _put_payload(self, payload: m.Payload) -> None:
+        path = self._bodies.path(payload)
+
+        async def parts() -> Any:
+            yield shim_pb2.PutPayloadRequest(payload=encode_payload(payload))
+            with path.open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, _PIECE):
+                    yield shim_pb2.PutPayloadRequest(data=piece)
+
+        await self._stub.PutPayload(parts())
+
+    async def _result(self, key: str, result: command_pb2.Result) -> None:
+        state = _STATES.get(result.outcome, "FAILED")
+        output = result.output
+        size = 0
+        if len(output) > _REPORT_OUTPUT:
+            size = len(output)
+            result.ClearField("output")
+            try:
+                await self._bodies.push_output(key, output)
+            except OteError as error:
+                state, size = "FAILED", 0
+                result.reason, result.message = error.reason, error.message
+        self._post(ev.ShimResult(key, state, result.SerializeToString(), size))
+
+    def _failed(self, key: str, error: grpc.aio.AioRpcError) -> None:
+        if error.code() in _LOST:
+            self._post(ev.ShimLost(key, f"{error.code().name}: {error.details()}"))
+            return
+        ours = from_rpc_error(error)
+        reason = "UNSUPPORTED" if error.code() == grpc.StatusCode.UNIMPLEMENTED else ours.reason
+        result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=ours.message)
+        self._post(ev.ShimResult(key, "FAILED", result.SerializeToString()))
+
+
+_STATES = {
+    command_pb2.OUTCOME_SUCCEEDED: "SUCCEEDED",
+    command_pb2.OUTCOME_FAILED: "FAILED",
+    command_pb2.OUTCOME_CANCELLED: "CANCELLED",
+}
+
+
+class NoShim:
+    """Stands where a cluster has no shim: the core answers such commands itself and never gets here."""
+
+    error = ""
+
+    def execute(self, effect: fx.Execute) -> None:
+        raise AssertionError("a cluster without shim executes nothing")
+
+    def cancel(self, key: str) -> None:
+        raise AssertionError("a cluster without shim executes nothing")
