@@ -1,0 +1,56 @@
+"""The way back to the configured parent: when it is probed, and how soon it is trusted again.
+
+The one idea (F2.9): the first return is at once; every return that does not last doubles the wait before the next, so
+that a home that answers probes and dies under load does not make its children flap.
+Not here: dialling it and moving over (`parents`).
+"""
+
+from __future__ import annotations
+
+from ote.clustercontroller.core.context import Context
+
+NEVER = float("inf")
+
+
+class Homing:
+    """`probe_at`: when to probe next. `trusted`: whether home may be taken back now."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self.probe_at = NEVER
+        self._wait = 0.0
+        self._not_before = float("-inf")
+        self._home_since: float | None = None
+        self._returned = False
+
+    @property
+    def trusted(self) -> bool:
+        return self._ctx.now >= self._not_before
+
+    def attached(self, home: bool, again: bool) -> None:
+        """A parent was taken. `home`: the configured one; `again`: this process had a parent before."""
+        if home:
+            self.probe_at = NEVER
+            self._home_since = self._ctx.now
+            self._returned = again
+        else:
+            self.probe_at = self._ctx.now + self._ctx.settings.probe_interval
+            self._home_since = None
+
+    def lost_home(self) -> None:
+        """The link to home broke."""
+        since, self._home_since = self._home_since, None
+        if since is None or not self._returned:
+            return
+        settings = self._ctx.settings
+        if self._ctx.now - since >= settings.return_lasted:
+            self._wait = 0.0
+            return
+        self._wait = min(settings.return_wait_cap, max(settings.return_wait_base, 2 * self._wait))
+        self._not_before = self._ctx.now + self._wait
+
+    def probed(self) -> None:
+        self.probe_at = self._ctx.now + self._ctx.settings.probe_interval
+
+    def stop(self) -> None:
+        self.probe_at = NEVER
