@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ote.model.errors import InvalidArgument
-from ote.pki.identity import PARENT_DNS, authority_host, load_chain, pem
+from ote.model.errors import FailedPrecondition, InvalidArgument
+from ote.pki.identity import PARENT_DNS, authority_host, chain_size, load_chain, pem
 from ote.pki.keys import load_private_key, new_key, private_pem, requested_key
 
 BACKDATE = 300.0
@@ -28,6 +28,13 @@ ROOT_LIFETIME = 20 * 365 * 86400.0
 
 CA_LIFETIME = 10 * 365 * 86400.0
 """Seconds a member's CA certificate is good; its issuer's end comes first."""
+
+MAX_CHAIN = 8_000
+"""Bytes of a chain that a client can show: gRPC's servers put it into two session tickets, which have to fit into a
+buffer of 17 KiB together, or the connection is lost without a word."""
+
+_LEAF = 750
+"""Most bytes of a leaf's certificate, without its host."""
 
 PERSON_ROLES = ("admin", "operator", "viewer")
 
@@ -72,7 +79,9 @@ class Authority:
         key = load_private_key(key_pem)
         host = f"{root_uid.lower()}.ote"
         name = _subject(f"ote root {root_uid[:12]}")
-        builder = _ca_builder(name, name, key.public_key(), key.public_key(), host, now(), now() + lifetime)
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{host}")])
+        builder = _ca_builder(name, name, key.public_key(), key.public_key(), now(), now() + lifetime)
+        builder = builder.add_extension(names, critical=False)
         certificate = pem(builder.sign(key, hashes.SHA256()))
         return cls(certificate, key_pem, certificate, now=now)
 
@@ -106,6 +115,8 @@ class Authority:
 
         Raises InvalidArgument (INVALID_CSR, INVALID_NAME), as every issue_ method.
         """
+        if f"{name}.ote" == PARENT_DNS:
+            raise InvalidArgument("INVALID_NAME", f"the name {name!r} is reserved")
         path = f"cluster/{_check_word('name', name)}/{_check_word('uid', uid)}"
         dns = [f"{name}.ote", *([PARENT_DNS] if parent else [])]
         return self._issue(requested_key(csr_der), path, self._now() + lifetime, usage=_BOTH, dns=dns)
@@ -132,15 +143,22 @@ class Authority:
         return self._issue_with_key(path, self._now() + lifetime, usage=_BOTH, dns=[f"{name}.shim.ote"])
 
     def issue_ca(self, csr_der: bytes, name: str, uid: str, lifetime: float = CA_LIFETIME) -> bytes:
-        """Chain (PEM) of a member's own authority `<uid>.<host>`, constrained to that host and those under it."""
+        """Chain (PEM) of a member's own authority `<uid>.<host>`, constrained to that host and those under it.
+
+        Raises FailedPrecondition (TREE_TOO_DEEP) when what it signs could not be shown any more, about 8 authorities
+        below the root; InvalidArgument as issue_cluster.
+        """
         key = requested_key(csr_der)
         host = f"{_check_word('uid', uid).lower()}.{self._host}"
         subject = _subject(f"{_check_word('name', name)} ca")
         end = min(self._now() + lifetime, self.not_after)
-        builder = _ca_builder(subject, self._certificate.subject, key, self._key.public_key(), host, self._now(), end)
+        builder = _ca_builder(subject, self._certificate.subject, key, self._key.public_key(), self._now(), end)
         permitted = [x509.UniformResourceIdentifier(host), x509.UniformResourceIdentifier(f".{host}")]
         builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
-        return pem(builder.sign(self._key, hashes.SHA256())) + self._issuers
+        chain = pem(builder.sign(self._key, hashes.SHA256())) + self._issuers
+        if chain_size(chain) + _LEAF + len(host) > MAX_CHAIN:
+            raise FailedPrecondition("TREE_TOO_DEEP", f"there are too many authorities between {name} and the root")
+        return chain
 
     def _issue_with_key(
         self, path: str, end: float, *, usage: Sequence[x509.ObjectIdentifier] = _CLIENT, dns: Sequence[str] = ()
@@ -201,14 +219,11 @@ def _ca_builder(
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
-    host: str,
     now: float,
     end: float,
 ) -> x509.CertificateBuilder:
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{host}")])
     return (
         _builder(subject, issuer, key, now, end)
-        .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)

@@ -99,7 +99,22 @@ def _parse_uri(uri: str) -> tuple[str, list[str], str]:
 
 
 def authority_host(certificate: x509.Certificate) -> str:
-    """The host part that an authority's certificate gives it. Raises ValueError for others."""
+    """The host for which an authority vouches: its constraint, or the root's own id. ValueError for others."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return _root_host(certificate)
+    hosts = [str(name.value) for name in constraints.permitted_subtrees or () if _is_uri(name)]
+    if len(hosts) != 2 or hosts[1] != f".{hosts[0]}":
+        raise ValueError("not an authority's certificate")
+    return hosts[0].lower()
+
+
+def _is_uri(name: x509.GeneralName) -> bool:
+    return isinstance(name, x509.UniformResourceIdentifier)
+
+
+def _root_host(certificate: x509.Certificate) -> str:
     parts = urlsplit(_only_uri(certificate))
     if parts.scheme != "spiffe" or parts.path or not parts.netloc:
         raise ValueError("not an authority's certificate")
@@ -133,6 +148,11 @@ def load_chain(chain_pem: bytes) -> list[x509.Certificate]:
 def pem(certificate: x509.Certificate) -> bytes:
     """PEM of a certificate."""
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def chain_size(chain_pem: bytes) -> int:
+    """Bytes of a chain as it goes over the wire."""
+    return sum(len(certificate.public_bytes(serialization.Encoding.DER)) for certificate in load_chain(chain_pem))
 
 
 def verify_chain(chain_pem: bytes, root_pem: bytes, *, now: float | None = None) -> Identity:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -150,7 +150,7 @@ def translates(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]
     return calling
 
 
-async def translated_stream(stream: AsyncIterator[T]) -> AsyncIterator[T]:
+async def translated_stream(stream: AsyncIterable[T]) -> AsyncIterator[T]:
     """The same messages, and our error at the end instead of gRPC's."""
     with translated():
         async for message in stream:

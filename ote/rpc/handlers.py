@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -10,6 +9,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+
+from ote.model.errors import Unsupported
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 """A handler as one coroutine: (request or iterator of requests, context) → response, or None once all are written."""
@@ -63,11 +64,14 @@ def wrap(method: str, handler: grpc.RpcMethodHandler[Any, Any], around: Around) 
     return new
 
 
+async def _not_served(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Stands for the generated base class's methods, the only ones that are no coroutines."""
+    raise Unsupported("UNIMPLEMENTED", "this method is not served here")
+
+
 def _as_coroutine(inner: Callable[..., Any]) -> Behaviour:
     if not inspect.isasyncgenfunction(inner):
-        if not asyncio.iscoroutinefunction(inner):
-            raise TypeError(f"handler {inner!r} is neither a coroutine nor an asynchronous generator")
-        return inner
+        return inner if inspect.iscoroutinefunction(inner) else _not_served
 
     async def written(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         responses: AsyncIterator[Any] = inner(request, context)

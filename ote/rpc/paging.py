@@ -23,7 +23,7 @@ _MARK = 6
 
 
 def page_size(asked: int, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:
-    """How many to return: `default` for 0, at most `most`. Raises InvalidArgument (INVALID_PAGE_SIZE) for less than 0."""
+    """How many to return: `default` for 0, at most `most`. Raises InvalidArgument (INVALID_PAGE_SIZE)."""
     if asked < 0:
         raise InvalidArgument("INVALID_PAGE_SIZE", "page_size is 0 or more", metadata={"field": "page_size"})
     return min(asked, most) if asked else default

@@ -38,8 +38,8 @@ class Peer:
 
     name: of a cluster or shim; a person's or token's id; "local" on a connection without TLS. uid: a cluster's uid,
     else the id of person, token or shim. vouched_by: host part of the SPIFFE id, so which authority says all this.
-    fingerprint: SHA-256 of the certificate, hexadecimal. not_after: its end, seconds since 1970. public_key: DER. parent: a member that
-    may have children.
+    fingerprint: SHA-256 of the certificate, hexadecimal. not_after: its end, seconds since 1970. public_key: DER.
+    parent: a member that may have children.
     """
 
     role: Role

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ote.model.errors import InvalidArgument, Unauthenticated
+from ote.model.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from ote.pki import (
     BACKDATE,
     Authority,
@@ -21,6 +21,8 @@ from ote.pki import (
     split_chain,
     verify_chain,
 )
+from ote.pki.authority import MAX_CHAIN
+from ote.pki.identity import chain_size
 
 ROOT_UID = "a" * 32
 EAST_UID = "b" * 32
@@ -131,11 +133,35 @@ def test_a_ca_certificate_can_be_renewed_on_its_key(root: Authority, east: Autho
 
 def test_a_deep_chain_leads_to_the_root(root: Authority) -> None:
     authority = root
-    for depth in range(12):
+    for depth in range(7):
         authority = below(authority, f"r{depth}", f"{depth:032x}")
     chain = authority.issue_cluster(csr(new_key(), "x"), "edge-1", EDGE_UID, 60)
     assert verify_chain(chain, root.root_pem, now=NOW).host == authority.host
-    assert authority.host.count(".") == 13
+    assert authority.host.count(".") == 8
+
+
+def test_an_authority_so_deep_that_its_chains_could_not_be_shown_is_refused(root: Authority) -> None:
+    authority = root
+    with pytest.raises(FailedPrecondition) as caught:  # noqa: PT012 - which depth it is depends on sizes
+        for depth in range(20):
+            authority = below(authority, f"r{depth}", f"{depth:032x}")
+    assert caught.value.reason == "TREE_TOO_DEEP"
+    assert authority.host.count(".") >= 8
+    chain = authority.issue_cluster(csr(new_key(), "n" * 63), "n" * 63, "u" * 63, 60)
+    assert chain_size(chain) <= MAX_CHAIN
+
+
+def test_no_member_is_called_as_all_parents_are(root: Authority) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        root.issue_cluster(csr(new_key(), "x"), "parent", EDGE_UID, 60)
+    assert caught.value.reason == "INVALID_NAME"
+
+
+def test_members_that_may_have_children_are_marked(root: Authority) -> None:
+    request = csr(new_key(), "x")
+    assert identity_of(root.issue_cluster(request, "east", EAST_UID, 60, parent=True)).parent
+    assert identity_of(root.issue_rejoin(request, "east", EAST_UID, parent=True)).parent
+    assert not identity_of(root.issue_cluster(request, "edge-1", EDGE_UID, 60)).parent
 
 
 def test_another_trees_chain_is_refused(root: Authority) -> None:
