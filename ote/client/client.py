@@ -56,6 +56,10 @@ class Client:
         """The controller that answers, as it was when the connection was made."""
         return (await self._connection.link()).controller
 
+    async def address(self) -> str:
+        """HOST:PORT of the entry that answers."""
+        return (await self._connection.link()).entry.address
+
     # Clusters
 
     async def get_cluster(self, name: str) -> cluster_pb2.Cluster:
@@ -114,7 +118,9 @@ class Client:
             if listed is not None:
                 token, listed = "", set()
             until = until or time.monotonic() + self._policy.patience
-            await self._recover(link, error, until, next(delays), also=isinstance(error, ResourceExhausted))
+            await self._recover(
+                link, error, until, next(delays), also=isinstance(error, (ResourceExhausted, Unavailable))
+            )
 
     async def update_cluster(
         self,

@@ -24,6 +24,7 @@ from ote.model.errors import DeadlineExceeded, FailedPrecondition, OteError, Una
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import from_rpc_error
 from ote.rpc.tls import TlsIdentity
+from ote.runtime.backoff import backoff
 
 if TYPE_CHECKING:
     from ote.api.cluster.v1.cluster_pb2_grpc import ClusterServiceAsyncStub
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
 """An output of a read is up to 16 MiB, and an answer may carry several."""
 
-_LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED"})
+_LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED", "SHUTTING_DOWN"})
 
 _Request = TypeVar("_Request", contravariant=True)
 _Answer = TypeVar("_Answer")
@@ -56,10 +57,7 @@ class Policy:
 
     def delays(self) -> Iterator[float]:
         """Full jitter under a doubling limit."""
-        limit = self.base
-        while True:
-            yield random.uniform(0, limit)
-            limit = min(self.cap, limit * 2)
+        return backoff(self.base, self.cap, 2.0, random.Random())
 
 
 class _Unary(Protocol[_Request, _Response]):

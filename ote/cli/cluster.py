@@ -1,0 +1,290 @@
+"""`ote-ctl cluster`: who is in the tree, and what they say about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import click
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.cli import facts
+from ote.cli.output import Column, Format, as_json, print_table, show, state_text
+from ote.cli.params import output_option, selector_options, timeout_option
+from ote.cli.program import Nouns, connected, note
+from ote.cli.sending import Sending, selector_of, send_and_show
+from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name
+from ote.client.client import Client
+from ote.model.errors import NotFound
+from ote.model.names import check_name
+from ote.model.selectors import compile_selector
+
+_COLUMNS = [
+    Column("NAME"),
+    Column("STATE"),
+    Column("PARENT"),
+    Column("SHIM"),
+    Column("SEEN", optional=True),
+    Column("TAGS", optional=True),
+    Column("LABELS", optional=True),
+]
+
+
+@click.group(cls=Nouns)
+def cluster() -> None:
+    """The clusters of the tree.
+
+    \b
+    Example:
+      ote-ctl cluster list --clusters 'shop-*'
+    """
+
+
+@cluster.command("list")
+@selector_options
+@click.option("--explain", metavar="NAME", help="Why this cluster is selected or not.")
+@output_option
+def list_(clusters: str, labels: str, explain: str | None, output: Format) -> None:
+    """List clusters; with a selector, those that a command would reach.
+
+    \b
+    JSON:
+      {"clusters":[{"name","uid","state","parent","configured_parent","path":[root first],"labels":{},"tags":[],
+       "epoch","shim":{"kind","name","version","capabilities":[]},"last_seen"}]}
+      shim is null for a cluster without one. With --explain also "explain":{"cluster","selected","why":[]}.
+
+    \b
+    Example:
+      ote-ctl cluster list -l 'region=eu,!legacy' --explain shop-7
+    """
+    show_meant(selector_of(clusters, labels), explain, output)
+
+
+def show_meant(selector: cluster_pb2.Selector, explain: str | None, format: Format) -> None:
+    """Shows the clusters that a selector means, and why one is meant or not. None is NotFound (NO_MATCH)."""
+
+    async def work(client: Client) -> tuple[list[cluster_pb2.Cluster], cluster_pb2.Cluster | None]:
+        found = await client.list_clusters(selector)
+        return found, await client.get_cluster(explain) if explain else None
+
+    found, explained = connected(work)
+    document: Document = {"clusters": [cluster_view(one) for one in found]}
+    if explained is not None:
+        document["explain"] = _explanation(selector, explained)
+    show(format, document, table=lambda: _print(document), names=lambda: [one.name for one in found])
+    names = compile_selector(selector.clusters, selector.labels).exact_names
+    if not found and explained is None and (selector.clusters or selector.labels):
+        raise NotFound("NO_MATCH", "the selector matches no cluster; ote-ctl cluster list shows all")
+    for name in sorted(names - {one.name for one in found}):
+        note(f"warning: no cluster {name} among those selected")
+
+
+def _explanation(selector: cluster_pb2.Selector, cluster: cluster_pb2.Cluster) -> Document:
+    compiled = compile_selector(selector.clusters, selector.labels)
+    why = compiled.explain(cluster)
+    conflict = state_name(cluster) == "NAME_CONFLICT"
+    if conflict:
+        why.append("no selector matches it while its name is also another's: evict one of the two")
+    return {"cluster": cluster.name, "selected": compiled.matches(cluster) and not conflict, "why": why}
+
+
+def _print(document: Document) -> None:
+    rows = [
+        [
+            one["name"],
+            one["state"],
+            one["parent"] + ("" if _at_home(one) else f" (home: {one['configured_parent']})"),
+            one["shim"]["kind"] if one["shim"] else "",
+            age(one["last_seen"]),
+            ",".join(one["tags"]),
+            mapping_text(one["labels"]),
+        ]
+        for one in document["clusters"]
+    ]
+    if rows:
+        print_table(_COLUMNS, rows)
+    if "explain" in document:
+        explain = document["explain"]
+        click.echo(f"{explain['cluster']} is {'selected' if explain['selected'] else 'not selected'}:")
+        for line in explain["why"]:
+            click.echo(f"  {line}")
+
+
+def _at_home(one: Document) -> bool:
+    return not one["configured_parent"] or one["parent"] == one["configured_parent"]
+
+
+@cluster.command()
+@click.argument("name")
+@output_option
+def get(name: str, output: Format) -> None:
+    """Show one cluster, by name or uid; "." is the controller that answers.
+
+    \b
+    JSON: a cluster as in list, and "state_since","draining","advertise","instance","version","changed_facts":[],
+      "descendants","status":{"ready","message","capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},
+      "pods_running","pods_failing","as_of"}
+
+    \b
+    Example:
+      ote-ctl cluster get edge-1
+    """
+    found = connected(lambda client: client.get_cluster(name))
+    document = cluster_detail(found)
+    show(output, document, table=lambda: _print_detail(document), names=lambda: [found.name])
+
+
+def _print_detail(one: Document) -> None:
+    status = one["status"] or {}
+    lines = {
+        "Name": one["name"],
+        "State": state_text(one["state"]) + (f" since {one['state_since']}" if one["state_since"] else ""),
+        "Last seen": one["last_seen"] or "never",
+        "Path": " / ".join(one["path"]),
+        "Home": "" if _at_home(one) else one["configured_parent"],
+        "Draining": "yes" if one["draining"] else "",
+        "Labels": mapping_text(one["labels"]),
+        "Tags": ", ".join(one["tags"]),
+        "Shim": "{kind} ({name} {version}): {0}".format(", ".join(one["shim"]["capabilities"]), **one["shim"])
+        if one["shim"]
+        else "none",
+        "Workloads": ", ".join(f"{count} {kind}" for kind, count in status.get("workloads", {}).items()),
+        "Pods": f"{status['pods_running']} running, {status['pods_failing']} failing" if status else "",
+        "Below": f"{one['descendants']} clusters" if one["descendants"] else "",
+        "Address": one["advertise"],
+        "Version": one["version"],
+        "Uid": one["uid"],
+        "Epoch": str(one["epoch"]),
+    }
+    for title, text in lines.items():
+        if text:
+            click.echo(f"{title + ':':<11}{text}")
+
+
+@cluster.command()
+@selector_options
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="json: one per line.")
+def watch(clusters: str, labels: str, output: str) -> None:
+    """Print clusters as they are, then every change, until ctrl-C.
+
+    \b
+    JSON, one per line: {"event":"put","cluster":{…}}, {"event":"removed","uid"}, {"event":"bookmark"}: all is listed.
+
+    \b
+    Example:
+      ote-ctl cluster watch -l region=eu
+    """
+    selector = selector_of(clusters, labels)
+
+    async def work(client: Client) -> None:
+        names: dict[str, str] = {}
+        async for event in client.watch_clusters(selector):
+            _print_event(event, names, as_document=output == "json")
+
+    connected(work)
+
+
+def _print_event(event: cluster_pb2.WatchClustersResponse, names: dict[str, str], *, as_document: bool) -> None:
+    kind = event.WhichOneof("event")
+    if as_document:
+        details: Document = {"cluster": cluster_view(event.put)} if kind == "put" else {}
+        details |= {"uid": event.removed} if kind == "removed" else {}
+        click.echo(as_json({"event": kind, **details}, indent=None))
+    elif kind == "put":
+        view = cluster_view(event.put)
+        names[view["uid"]] = view["name"]
+        click.echo(f"{view['name']}  {state_text(view['state'])}  under {view['parent'] or '-'}")
+    elif kind == "removed":
+        click.echo(f"{names.pop(event.removed, event.removed)}  removed")
+
+
+@cluster.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, type=click.UNPROCESSED, metavar="KEY=VALUE|KEY-...")
+def label(name: str, changes: Sequence[str]) -> None:
+    """Set labels (KEY=VALUE) and remove them (KEY-). The cluster keeps them.
+
+    \b
+    Example:
+      ote-ctl cluster label edge-1 tier=gold legacy-
+    """
+    labels, removed = facts.label_changes(changes)
+    _update(name, labels=labels, remove_labels=removed)
+
+
+@cluster.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, type=click.UNPROCESSED, metavar="+TAG|-TAG...")
+def tag(name: str, changes: Sequence[str]) -> None:
+    """Add tags (+TAG) and remove them (-TAG). The cluster keeps them.
+
+    \b
+    Example:
+      ote-ctl cluster tag edge-1 +gpu -legacy
+    """
+    added, removed = facts.tag_changes(changes)
+    _update(name, tags=added, remove_tags=removed)
+
+
+def _update(
+    name: str,
+    *,
+    labels: dict[str, str] | None = None,
+    remove_labels: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    remove_tags: Sequence[str] = (),
+) -> None:
+    answer = connected(
+        lambda client: client.update_cluster(
+            name, labels=labels, remove_labels=remove_labels, tags=tags, remove_tags=remove_tags
+        )
+    )
+    if not answer.settled:
+        click.echo(f"{answer.cluster.name}: the change is accepted and waits for the cluster")
+        note(f"to follow: ote-ctl dispatch watch {answer.dispatch}")
+        return
+    view = cluster_view(answer.cluster)
+    click.echo(
+        f"{view['name']}: labels {mapping_text(view['labels']) or 'none'}; tags {','.join(view['tags']) or 'none'}"
+    )
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--off", is_flag=True, help="End the drain: children may come back.")
+@timeout_option("60s")
+@output_option
+def drain(name: str, off: bool, timeout: float, output: Format) -> None:
+    """Move a controller's children to other parents before maintenance; says who could not move.
+
+    \b
+    Example:
+      ote-ctl cluster drain region-east && ote-ctl cluster drain region-east --off
+    """
+    order = command_pb2.Drain(off=off)
+    if timeout:
+        order.timeout.FromTimedelta(timedelta(seconds=max(1.0, timeout * 0.8)))
+    command = command_pb2.Command(drain=order)
+    send_and_show(Sending(command, cluster_pb2.Selector(clusters=check_name(name)), 0, timeout), output)
+    if not off:
+        note(f"to end it: ote-ctl cluster drain {name} --off")
+
+
+@cluster.command()
+@click.argument("name")
+def evict(name: str) -> None:
+    """End a cluster's membership; its name is free then. Nothing on the cluster is deleted.
+
+    It needs nothing from the far side. Clusters below it find other parents.
+
+    \b
+    Example:
+      ote-ctl cluster evict edge-1
+    """
+    answer = connected(lambda client: client.evict_cluster(name))
+    click.echo(f"{name} is evicted ({answer.uid})")
+    if not answer.delivered:
+        note("its parent has not heard of it yet; it will when it is back")
+    if answer.orphans:
+        note(f"it was the configured parent of {', '.join(answer.orphans)}: change --parent in their settings")

@@ -1,0 +1,135 @@
+"""`ote-ctl dispatch`: what became of commands."""
+
+from __future__ import annotations
+
+import click
+
+from ote.api.route.v1 import route_pb2
+from ote.cli.exits import of_states
+from ote.cli.output import Column, Format, print_table, show
+from ote.cli.params import output_option, timeout_option
+from ote.cli.program import Nouns, connected
+from ote.cli.reporting import counts_text, reporter_for, target_line
+from ote.cli.sending import conclude_people, follow, interrupted
+from ote.cli.story import Story
+from ote.cli.views import age, dispatch_row, dispatch_view
+from ote.client.client import Client
+
+
+@click.group(cls=Nouns)
+def dispatch() -> None:
+    """Commands that were sent, by their names ORIGIN/ID.
+
+    \b
+    Example:
+      ote-ctl dispatch list --unsettled
+    """
+
+
+@dispatch.command("list")
+@click.option("--unsettled", is_flag=True, help="Only those with targets that are not final.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@output_option
+def list_(unsettled: bool, limit: int, output: Format) -> None:
+    """List the dispatches of the controller that answers, newest first.
+
+    \b
+    JSON: {"dispatches":[{"dispatch","origin","command","clusters","labels","created","caller","settled",
+      "summary":{STATE:count}}]}
+
+    \b
+    Example:
+      ote-ctl dispatch list --unsettled
+    """
+    found = connected(lambda client: client.list_dispatches(unsettled_only=unsettled, limit=limit))
+    rows = [dispatch_row(one) for one in found]
+    columns = [
+        Column("DISPATCH"),
+        Column("COMMAND"),
+        Column("TARGETS"),
+        Column("AGE"),
+        Column("SELECTOR", optional=True),
+        Column("CALLER", optional=True),
+    ]
+
+    def table() -> None:
+        print_table(
+            columns,
+            [
+                [
+                    one["dispatch"],
+                    one["command"],
+                    counts_text(one["summary"]),
+                    age(one["created"]),
+                    " -l ".join(part for part in (one["clusters"], one["labels"]) if part),
+                    one["caller"],
+                ]
+                for one in rows
+            ],
+        )
+
+    show(output, {"dispatches": rows}, table=table, names=lambda: [one["dispatch"] for one in rows])
+
+
+@dispatch.command()
+@click.argument("id")
+@output_option
+def get(id: str, output: Format) -> None:
+    """Show a dispatch as it is now. The JSON is that of apply.
+
+    \b
+    Example:
+      ote-ctl dispatch get root/0f3c9a5e2b7d4c118a6e5f0d9b3c7a21
+    """
+    _show(connected(lambda client: client.get_dispatch(id)), output)
+
+
+@dispatch.command()
+@click.argument("id")
+@timeout_option("0")
+@output_option
+def watch(id: str, timeout: float, output: Format) -> None:
+    """Follow a dispatch until all its targets are final; the exit code tells how they ended. The JSON is that of apply.
+
+    \b
+    Example:
+      ote-ctl dispatch watch root/0f3c9a5e2b7d4c118a6e5f0d9b3c7a21
+    """
+    story = Story()
+    kind = [""]
+
+    async def work(client: Client) -> None:
+        kind[0] = (await client.get_dispatch(id)).command
+        await follow(client.watch_dispatch(id), story, reporter_for(output), timeout)
+
+    try:
+        connected(work)
+    except KeyboardInterrupt:
+        interrupted(story.name or id)
+    show(output, story.document(kind[0]), table=lambda: None, names=lambda: [story.name])
+    conclude_people(story)
+    click.get_current_context().exit(of_states(story.states()))
+
+
+@dispatch.command()
+@click.argument("id")
+@output_option
+def cancel(id: str, output: Format) -> None:
+    """End every target that is not final. What was never sent ends at once, the rest when the cluster has said so.
+
+    \b
+    Example:
+      ote-ctl dispatch cancel root/0f3c9a5e2b7d4c118a6e5f0d9b3c7a21
+    """
+    _show(connected(lambda client: client.cancel_dispatch(id)), output)
+
+
+def _show(found: route_pb2.Dispatch, output: Format) -> None:
+    document = dispatch_view(found.name, found.command, found.targets)
+
+    def table() -> None:
+        click.echo(f"{found.name}  {found.command}  {'settled' if found.settled else 'not settled'}")
+        for target in sorted(found.targets, key=lambda target: target.cluster):
+            click.echo(target_line(target))
+
+    show(output, document, table=table, names=lambda: [found.name])

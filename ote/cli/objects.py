@@ -1,0 +1,184 @@
+"""`ote-ctl get` and `logs`: reads from many clusters at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.cli.exits import Exit, of_states
+from ote.cli.kinds import kind_of, split_reference
+from ote.cli.output import Column, Format, print_table, show
+from ote.cli.params import namespace_option, output_option, selector_options, timeout_option
+from ote.cli.program import Failure, connected, note
+from ote.cli.sending import Sending, read, selector_of
+from ote.cli.story import Story
+from ote.cli.views import Document, age, objects_view, target_state, target_view
+from ote.client.client import Client
+from ote.model.errors import DeadlineExceeded, NotFound
+from ote.model.names import check_name
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", default="")
+@namespace_option
+@click.option("-A", "--all-namespaces", is_flag=True, help="Objects of all namespaces.")
+@selector_options
+@timeout_option("30s")
+@output_option
+def get(
+    kind: str,
+    name: str,
+    namespace: str,
+    all_namespaces: bool,
+    clusters: str,
+    labels: str,
+    timeout: float,
+    output: Format,
+) -> None:
+    """Read objects from every cluster that is selected; from all that have a shim, without a selector.
+
+    KIND as in kubectl: pod, pods, po, deploy, or KIND/NAME. A cluster that is offline is told in errors (exit code 3).
+
+    \b
+    JSON: {"items":[{"cluster","object":{…}}],"errors":[{"cluster","state","message"}]}
+
+    \b
+    Example:
+      ote-ctl get pods --clusters 'shop-*' -n web
+    """
+    if "/" in kind:
+        if name:
+            raise click.UsageError("name the object once: KIND/NAME or KIND NAME")
+        kind, name = split_reference(kind)
+    if name and all_namespaces:
+        raise click.UsageError("an object with a name is in one namespace: -n NS instead of -A")
+    selector = selector_of(clusters, labels)
+    command = command_pb2.Command(
+        get=command_pb2.Get(kind=kind_of(kind), name=name, namespace=namespace, all_namespaces=all_namespaces)
+    )
+
+    async def work(client: Client) -> Story:
+        meant = selector if clusters or labels else await _with_shim(client)
+        return await read(client, Sending(command, meant, 0, timeout))
+
+    story = connected(work)
+    document = objects_view(story.targets.values())
+    show(output, document, table=lambda: _print(document, all_namespaces), names=lambda: _names(document))
+    if output is Format.TABLE or output is Format.NAME:
+        for error in document["errors"]:
+            note(f"{error['cluster']}: {error['state']} {error['message']}".rstrip())
+    _end(story, found=bool(document["items"]) or not name)
+
+
+async def _with_shim(client: Client) -> cluster_pb2.Selector:
+    """All clusters that can be asked for objects, by name."""
+    names = [one.name for one in await client.list_clusters() if one.HasField("shim")]
+    if not names:
+        raise NotFound("NO_MATCH", "no cluster here has a shim, so there are no objects")
+    return cluster_pb2.Selector(clusters=",".join(names))
+
+
+def _end(story: Story, *, found: bool) -> None:
+    """Ends the program: 6 when every cluster says that there is no such object."""
+    failed = [target for target in story.targets.values() if target_state(target) != "SUCCEEDED"]
+    absent = failed and all(target.reason == "NOT_FOUND" for target in failed)
+    if (absent and len(failed) == len(story.targets)) or (not failed and not found):
+        click.get_current_context().exit(Exit.NOT_FOUND)
+    click.get_current_context().exit(of_states(story.states()))
+
+
+def _names(document: Document) -> list[str]:
+    return [f"{item['cluster']}/{_kind(item['object']).lower()}/{_name(item['object'])}" for item in document["items"]]
+
+
+def _print(document: Document, all_namespaces: bool) -> None:
+    items = document["items"]
+    if not items:
+        note("no objects found")
+        return
+    columns = [Column("CLUSTER"), *([Column("NAMESPACE")] if all_namespaces else []), Column("NAME")]
+    columns += [Column("READY"), Column("STATUS"), Column("AGE", optional=True)]
+    rows = []
+    for item in items:
+        one = item["object"]
+        ready, status = readiness(one)
+        namespace = [_meta(one).get("namespace", "")] if all_namespaces else []
+        created = _meta(one).get("creationTimestamp")
+        rows.append([item["cluster"], *namespace, _name(one), ready, status, _age(created)])
+    print_table(columns, rows)
+
+
+def _age(created: object) -> str:
+    try:
+        return age(created) if isinstance(created, str) else ""
+    except (ValueError, TypeError):
+        return ""
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _meta(one: object) -> Mapping[str, Any]:
+    return _mapping(_mapping(one).get("metadata"))
+
+
+def _kind(one: object) -> str:
+    return str(_mapping(one).get("kind", ""))
+
+
+def _name(one: object) -> str:
+    return str(_meta(one).get("name", ""))
+
+
+def readiness(one: object) -> tuple[str, str]:
+    """("2/3", "Running") of an object, as far as its kind has such things; the objects are those of Kubernetes."""
+    status, spec = _mapping(_mapping(one).get("status")), _mapping(_mapping(one).get("spec"))
+    kind = _kind(one)
+    if kind == "Pod":
+        containers = status.get("containerStatuses") or []
+        ready = sum(1 for container in containers if _mapping(container).get("ready"))
+        return f"{ready}/{len(containers) or len(spec.get('containers') or [])}", str(status.get("phase", ""))
+    if kind in ("Deployment", "ReplicaSet", "StatefulSet"):
+        return f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 1)}", ""
+    if kind == "DaemonSet":
+        return f"{status.get('numberReady', 0)}/{status.get('desiredNumberScheduled', 0)}", ""
+    if kind == "Job":
+        return f"{status.get('succeeded', 0)}/{spec.get('completions', 1)}", "Failed" if status.get("failed") else ""
+    return "", str(status.get("phase", ""))
+
+
+@click.command()
+@click.argument("pod")
+@click.option("--cluster", "cluster_name", required=True, metavar="NAME", help="The cluster the pod is in.")
+@namespace_option
+@click.option("-c", "--container", default="", metavar="NAME", help="Container, where the pod has several.")
+@click.option("--tail", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Lines from the end.")
+@timeout_option("30s")
+def logs(pod: str, cluster_name: str, namespace: str, container: str, tail: int, timeout: float) -> None:
+    """Print the end of a container's log.
+
+    \b
+    Example:
+      ote-ctl logs web-0 --cluster edge-1 --tail 50
+    """
+    command = command_pb2.Command(
+        logs=command_pb2.Logs(pod=pod.removeprefix("pod/"), namespace=namespace, container=container, tail_lines=tail)
+    )
+    selector = cluster_pb2.Selector(clusters=check_name(cluster_name))
+    story = connected(lambda client: read(client, Sending(command, selector, 0, timeout)))
+    for target in story.targets.values():
+        if target_state(target) == "SUCCEEDED":
+            sys.stdout.buffer.write(target.output)
+            sys.stdout.buffer.flush()
+            return
+        view = target_view(target)
+        code = Exit.NOT_FOUND if target.reason == "NOT_FOUND" else of_states(story.states())
+        raise Failure(f"{view['cluster']}: {view['state']} {view['message']}", code)
+    raise DeadlineExceeded("NOT_ACCEPTED", f"the controller did not answer within {timeout:g} s")

@@ -1,0 +1,80 @@
+"""Options that several verbs have, and what their values look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ote.cli.output import Format
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_MAX_SECONDS = 366 * 86400.0
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in the stubs only
+    """ "90s", "1h30m", "500ms", "2d" or "0"; the value is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        text = str(value).strip()
+        parts = _DURATION.findall(text)
+        if text == "0":
+            return 0.0
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{text!r} is not a duration: write 90s, 1h30m, 500ms or 0", param, ctx)
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if seconds > _MAX_SECONDS:
+            self.fail(f"{text!r} is too long: at most 366d", param, ctx)
+        return seconds
+
+
+DURATION = DurationType()
+
+
+def output_option(function: F) -> F:
+    """-o table|json|yaml|name."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice([format.value for format in Format]),
+        default=Format.TABLE.value,
+        show_default=True,
+        help="How to print.",
+        callback=lambda ctx, param, value: Format(value),
+    )(function)
+
+
+def selector_options(function: F) -> F:
+    """--clusters and -l."""
+    function = click.option(
+        "-l", "--selector", "labels", metavar="LABELS", default="", help="Label selector: 'region=eu,!legacy'."
+    )(function)
+    return click.option(
+        "--clusters", metavar="PATTERNS", default="", help="Names, globs, paths, re:…, separated by commas."
+    )(function)
+
+
+def namespace_option(function: F) -> F:
+    """-n."""
+    return click.option("-n", "--namespace", metavar="NS", default="", help="Namespace.  [default: default]")(function)
+
+
+def timeout_option(default: str) -> Callable[[F], F]:
+    """--timeout."""
+    return click.option(
+        "--timeout",
+        type=DURATION,
+        default=default,
+        show_default=True,
+        help="How long to wait for the end (exit code 4).",
+    )

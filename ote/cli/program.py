@@ -1,0 +1,123 @@
+"""What every verb shares: the program's options, one line per error, loading a verb only when it is used.
+
+Not here: any verb. The one idea: a verb raises `ote.model.errors` like everything else, and the program makes it one
+line on stderr and an exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ote.cli.exits import Exit, of_error
+from ote.model.errors import OteError
+
+if TYPE_CHECKING:
+    from ote.client.client import Client
+    from ote.client.contexts import Context
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Session:
+    """The program's options: which contexts file, and which context of it."""
+
+    config: str | None = None
+    context_name: str | None = None
+
+    def context(self) -> Context:
+        """The context in use. Raises NotFound or InvalidArgument of `ote.client.contexts`."""
+        from ote.client.contexts import config_path, load_contexts
+        from ote.model.errors import NotFound
+
+        path = config_path(self.config)
+        contexts = load_contexts(path)
+        if not contexts.contexts:
+            raise NotFound(
+                "CONTEXT_NOT_FOUND",
+                f"no context in {path}: a root writes one into its data directory, "
+                "ote-ctl context import DATA_DIR/admin.yaml",
+            )
+        return contexts.get(self.context_name or os.environ.get("OTE_CONTEXT", ""))
+
+
+def session() -> Session:
+    """The options of the program that runs."""
+    return click.get_current_context().find_object(Session) or Session()
+
+
+def connected(work: Callable[[Client], Awaitable[T]]) -> T:
+    """Runs the work with a client of the context in use."""
+    context = session().context()
+
+    async def run() -> T:
+        from ote.client.client import Client
+
+        async with Client(context) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(text, err=True)
+
+
+class Failure(click.ClickException):
+    """An error as one line on stderr."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Prints the line."""
+        click.echo(f"error: {self.message}", file=file, err=file is None)
+
+
+class Nouns(click.Group):
+    """A group whose members are imported when they are used. lazy: name → "module:attribute"."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were listed."""
+        return [*self.lazy, *(name for name in self.commands if name not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now if need be."""
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            module, _, attribute = self.lazy[cmd_name].partition(":")
+            self.add_command(getattr(importlib.import_module(module), attribute), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+class Program(Nouns):
+    """The root of all commands: turns errors into lines and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except OteError as error:
+            raise Failure(error.message, of_error(error)) from error
+        except KeyboardInterrupt:
+            ctx.exit(Exit.INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError, EOFError):
+            raise
+        except Exception as error:
+            if os.environ.get("OTE_DEBUG"):
+                traceback.print_exc()
+            text = f"internal: {type(error).__name__}: {error}; OTE_DEBUG=1 shows where"
+            raise Failure(text, Exit.INTERNAL) from error

@@ -1,0 +1,79 @@
+"""`ote-ctl route`: the ways to the clusters."""
+
+from __future__ import annotations
+
+import click
+
+from ote.cli.exits import Exit
+from ote.cli.output import Column, Format, print_table, show
+from ote.cli.params import output_option
+from ote.cli.program import Nouns, connected
+from ote.cli.views import route_view
+
+
+@click.group(cls=Nouns)
+def route() -> None:
+    """The ways to the clusters.
+
+    \b
+    Example:
+      ote-ctl route trace edge-1
+    """
+
+
+@route.command("list")
+@output_option
+def list_(output: Format) -> None:
+    """List the next hop of every cluster.
+
+    \b
+    JSON: {"routes":[{"cluster","next_hop","path":[],"up"}]}
+
+    \b
+    Example:
+      ote-ctl route list
+    """
+    rows = [route_view(one) for one in connected(lambda client: client.list_routes())]
+    columns = [Column("CLUSTER"), Column("NEXT HOP"), Column("UP"), Column("PATH", optional=True)]
+    show(
+        output,
+        {"routes": rows},
+        table=lambda: print_table(
+            columns,
+            [[one["cluster"], one["next_hop"], "yes" if one["up"] else "no", "/".join(one["path"])] for one in rows],
+        ),
+        names=lambda: [one["cluster"] for one in rows],
+    )
+
+
+@route.command()
+@click.argument("name")
+@output_option
+def trace(name: str, output: Format) -> None:
+    """Ask every controller on the way to a cluster, and show the round trips.
+
+    A hop that does not answer has a negative rtt_ms; the exit code is 3 then.
+
+    \b
+    JSON: {"hops":[{"cluster","rtt_ms"}]}
+
+    \b
+    Example:
+      ote-ctl route trace edge-1
+    """
+    hops = connected(lambda client: client.trace_route(name))
+    rows = [{"cluster": hop.cluster, "rtt_ms": round(hop.rtt_ms, 3)} for hop in hops]
+    show(
+        output,
+        {"hops": rows},
+        table=lambda: print_table(
+            [Column("HOP"), Column("CLUSTER"), Column("ROUND TRIP")],
+            [
+                [str(index), hop.cluster, f"{hop.rtt_ms:.1f} ms" if hop.rtt_ms >= 0 else "no answer"]
+                for index, hop in enumerate(hops)
+            ],
+        ),
+        names=lambda: [hop.cluster for hop in hops],
+    )
+    if any(hop.rtt_ms < 0 for hop in hops):
+        click.get_current_context().exit(Exit.TARGET)

@@ -1,0 +1,149 @@
+"""Sends a command to clusters and stays with it: what apply, delete, drain, get and logs have in common.
+
+Not here: what the commands are. The one idea: the dispatch has its name before it is sent, and whoever stops waiting is
+told how to pick it up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+
+import click
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2
+from ote.cli.exits import Exit, of_states
+from ote.cli.output import Format, show
+from ote.cli.program import connected, note
+from ote.cli.reporting import Reporter, Silent, counts_text, reporter_for
+from ote.cli.story import Story
+from ote.client.client import Client, new_dispatch_id
+from ote.model.selectors import compile_selector
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A command and whom it is for. ttl, timeout: seconds; timeout 0 waits for ever. wait: until all is final."""
+
+    command: command_pb2.Command
+    selector: cluster_pb2.Selector
+    ttl: float
+    timeout: float
+    wait: bool = True
+
+    @property
+    def kind(self) -> str:
+        """ "apply", "delete", …"""
+        return self.command.WhichOneof("kind") or ""
+
+    def request(self, dispatch_id: str) -> route_pb2.DispatchRequest:
+        """The request that sends it."""
+        request = route_pb2.DispatchRequest(dispatch_id=dispatch_id, selector=self.selector, command=self.command)
+        request.ttl.FromTimedelta(timedelta(seconds=self.ttl))
+        return request
+
+
+def selector_of(clusters: str, labels: str) -> cluster_pb2.Selector:
+    """The selector of the options, checked. Raises InvalidArgument (INVALID_SELECTOR)."""
+    compile_selector(clusters, labels)
+    return cluster_pb2.Selector(clusters=clusters, labels=labels)
+
+
+def require_selector(clusters: str, labels: str) -> cluster_pb2.Selector:
+    """The same, for what must not go to everyone by mistake."""
+    if not clusters and not labels:
+        raise click.UsageError("say which clusters: --clusters or -l; --clusters '*' means all of them")
+    return selector_of(clusters, labels)
+
+
+def send_and_show(sending: Sending, format: Format) -> None:
+    """Sends, follows, shows, and ends the program with the exit code of the outcome."""
+    story = Story()
+    started = [""]
+
+    async def work(client: Client) -> None:
+        started[0] = await send(client, sending, story, reporter_for(format), announce=True)
+
+    try:
+        connected(work)
+    except KeyboardInterrupt:
+        interrupted(story.name or started[0])
+    conclude(story, sending, format)
+
+
+async def send(client: Client, sending: Sending, story: Story, reporter: Reporter, *, announce: bool = False) -> str:
+    """Sends and follows until all is final, or the time is over, or it is accepted and nobody waits; its name."""
+    dispatch_id = new_dispatch_id()
+    name = f"{(await client.controller()).name}/{dispatch_id}"
+    if announce:
+        note(f"dispatch {name}")
+    await follow(client.dispatch(sending.request(dispatch_id)), story, reporter, sending.timeout, wait=sending.wait)
+    warn_of_unknown_names(sending.selector, story)
+    return name
+
+
+async def follow(
+    events: AsyncIterator[route_pb2.DispatchResponse],
+    story: Story,
+    reporter: Reporter,
+    timeout: float,
+    *,
+    wait: bool = True,
+) -> None:
+    """Takes events in until the summary or the end of the time (0: no end)."""
+    limit = asyncio.timeout(timeout or None)
+    try:
+        with reporter:
+            async with limit, aclosing(events):  # type: ignore[type-var]  # it is a generator
+                async for event in events:
+                    reporter.changed(story, story.take(event))
+                    if story.finished or (story.name and not wait):
+                        return
+    except TimeoutError:
+        if not limit.expired():
+            raise
+
+
+def warn_of_unknown_names(selector: cluster_pb2.Selector, story: Story) -> None:
+    """Says which of the exact names meant nobody, when others did."""
+    meant = {target.cluster for target in story.targets.values()}
+    if story.name:
+        for name in sorted(compile_selector(selector.clusters, "").exact_names - meant):
+            note(f"warning: no cluster {name} among those selected")
+
+
+def conclude(story: Story, sending: Sending, format: Format) -> None:
+    """Shows the document and the next command, and ends the program."""
+    show(format, story.document(sending.kind), table=lambda: None, names=lambda: [story.name])
+    conclude_people(story)
+    if sending.wait or not story.name:
+        click.get_current_context().exit(of_states(story.states()) if story.name else Exit.NOT_FINAL)
+
+
+def conclude_people(story: Story) -> None:
+    """The last lines on stderr: counts, and how to go on when it is not over."""
+    states = story.states()
+    if states:
+        note(f"{len(story.targets)} {'target' if len(story.targets) == 1 else 'targets'}: {counts_text(states)}")
+    if story.name and not story.finished:
+        note(f"not final yet, it goes on; to follow: ote-ctl dispatch watch {story.name}")
+
+
+def interrupted(name: str) -> None:
+    """Says that stopping to wait stops nothing, and ends the program with 130."""
+    if name:
+        note(f"stopped waiting, the dispatch goes on; to follow: ote-ctl dispatch watch {name}")
+        note(f"to end it: ote-ctl dispatch cancel {name}")
+    click.get_current_context().exit(Exit.INTERRUPTED)
+
+
+async def read(client: Client, sending: Sending) -> Story:
+    """Sends a read and waits for all answers, showing nothing."""
+    story = Story()
+    await send(client, sending, story, Silent())
+    return story

@@ -1,0 +1,44 @@
+"""What has become of a dispatch so far, as its events tell it. Not here: asking and showing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ote.api.route.v1 import route_pb2
+from ote.cli.views import Document, dispatch_view, summary, target_state
+
+
+@dataclass
+class Story:
+    """The state of a dispatch. name: "ORIGIN/ID", empty until it is accepted. finished: all targets are final."""
+
+    name: str = ""
+    finished: bool = False
+    targets: dict[str, route_pb2.Target] = field(default_factory=dict)
+
+    def take(self, event: route_pb2.DispatchResponse) -> list[route_pb2.Target]:
+        """Takes an event in; the targets it changed."""
+        match event.WhichOneof("event"):
+            case "accepted":
+                self.name = event.accepted.dispatch
+                return [target for target in event.accepted.targets if self._take(target)]
+            case "target":
+                return [event.target] if self._take(event.target) else []
+            case "summary":
+                self.finished = True
+        return []
+
+    def _take(self, target: route_pb2.Target) -> bool:
+        key = target.uid or target.cluster
+        if self.targets.get(key) == target:
+            return False
+        self.targets[key] = target
+        return True
+
+    def states(self) -> dict[str, int]:
+        """Number of targets by state."""
+        return summary(map(target_state, self.targets.values()))
+
+    def document(self, command: str) -> Document:
+        """The stable shape of its JSON."""
+        return dispatch_view(self.name, command, self.targets.values())

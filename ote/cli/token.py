@@ -1,0 +1,148 @@
+"""`ote-ctl token`: tokens that let clusters join."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from ote.api.trust.v1 import trust_pb2
+from ote.cli.output import Column, Format, print_table, show
+from ote.cli.params import DURATION, output_option
+from ote.cli.program import Nouns, connected, note
+from ote.cli.views import Document, age, moment, token_view
+from ote.client.client import Client
+from ote.model.errors import FailedPrecondition
+from ote.model.names import is_name
+
+
+@click.group(cls=Nouns)
+def token() -> None:
+    """Tokens that let clusters join below the controller that answers.
+
+    \b
+    Example:
+      ote-ctl token create --name-pattern 'edge-*'
+    """
+
+
+@token.command()
+@click.option("--ttl", type=DURATION, default="24h", show_default=True, help="How long it is good.")
+@click.option(
+    "--uses", type=click.IntRange(0), default=1, show_default=True, help="How many clusters; 0 is any number."
+)
+@click.option("--name-pattern", default="", metavar="GLOB", help="Names that may join with it.")
+@click.option("--allow-children", is_flag=True, help="Who joins may have children: for regions.")
+@click.option("-o", "--output", "file", metavar="FILE", help="Write the token to a file (0600) and name that instead.")
+def create(ttl: float, uses: int, name_pattern: str, allow_children: bool, file: str | None) -> None:
+    """Make a token, and print the line that joins a cluster with it. The token is shown this once.
+
+    \b
+    Example:
+      ote-ctl token create --name-pattern 'edge-*' --uses 10 -o join.token
+    """
+    request = trust_pb2.CreateJoinTokenRequest(uses=uses, name_pattern=name_pattern, allow_children=allow_children)
+    request.ttl.FromTimedelta(timedelta(seconds=ttl))
+
+    async def work(client: Client) -> tuple[trust_pb2.CreateJoinTokenResponse, str]:
+        answer = await client.create_join_token(request)
+        return answer, answer.parent or (await client.controller()).advertise or await client.address()
+
+    answer, parent = connected(work)
+    secret = answer.secret
+    if file is not None:
+        _write(file, secret)
+        secret = f"@{file}"
+    view = token_view(answer.token)
+    whom = f"names like {view['name_pattern']}" if view["name_pattern"] else "any name"
+    count = f"{view['uses']} time{'s' if view['uses'] != 1 else ''}" if view["uses"] else "any number of times"
+    note(f"token {view['id']}, good {count} until {view['expires']} for {whom}; join with:")
+    click.echo(join_line(name_pattern, parent, secret))
+
+
+def join_line(name_pattern: str, parent: str, secret: str) -> str:
+    """The command that starts a cluster which joins; NAME stands where a name has to be chosen."""
+    name = name_pattern if is_name(name_pattern) else "NAME"
+    return (
+        f"ote-clustercontroller --name {name} --data-dir ./{name} --parent {shlex.quote(parent)} "
+        f"--join-token {shlex.quote(secret)}"
+    )
+
+
+def _write(file: str, secret: str) -> None:
+    try:
+        Path(file).unlink(missing_ok=True)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as target:
+            target.write(secret + "\n")
+    except OSError as error:
+        raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: {error.strerror}") from None
+
+
+@token.command("list")
+@output_option
+def list_(output: Format) -> None:
+    """List the tokens of the controller that answers, newest first.
+
+    \b
+    JSON: {"tokens":[{"id","created","expires","uses","used_by":[],"name_pattern","allow_children","revoked"}]}
+
+    \b
+    Example:
+      ote-ctl token list
+    """
+    found = connected(lambda client: client.list_join_tokens())
+    rows = [token_view(one) for one in found]
+    columns = [
+        Column("ID"),
+        Column("STATE"),
+        Column("EXPIRES"),
+        Column("USES"),
+        Column("NAMES"),
+        Column("CHILDREN", optional=True),
+        Column("USED BY", optional=True),
+    ]
+    show(
+        output,
+        {"tokens": rows},
+        table=lambda: print_table(columns, [_row(one) for one in rows]),
+        names=lambda: [one["id"] for one in rows],
+    )
+
+
+def _row(one: Document) -> list[str]:
+    return [
+        one["id"],
+        _state(one),
+        one["expires"] or "",
+        f"{len(one['used_by'])}/{one['uses'] or 'any'}",
+        one["name_pattern"] or "*",
+        "yes" if one["allow_children"] else "no",
+        ",".join(one["used_by"]),
+    ]
+
+
+def _state(one: Document) -> str:
+    if one["revoked"]:
+        return "revoked"
+    if age(one["expires"]) not in ("", "0s"):
+        return "expired"
+    return "used up" if one["uses"] and len(one["used_by"]) >= one["uses"] else "good"
+
+
+@token.command()
+@click.argument("id")
+def revoke(id: str) -> None:
+    """End a token at once. Clusters that joined with it stay.
+
+    \b
+    Example:
+      ote-ctl token revoke 3f9c1a
+    """
+    ended = connected(lambda client: client.revoke_join_token(id))
+    click.echo(f"token {ended.id} is revoked (it was good until {moment(ended.expires)})")
+    if ended.used_by:
+        note(f"joined with it and still members: {', '.join(ended.used_by)}; ote-ctl cluster evict NAME ends one")
