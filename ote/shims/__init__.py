@@ -1,1 +1,1 @@
-"""Shims of our own: adapters between a controller and one cluster. They share nothing but the contract in ote.api.shim."""
+"""Shims of our own: adapters between a controller and one cluster. What they share is the contract in ote.api.shim."""

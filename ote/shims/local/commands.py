@@ -1,13 +1,14 @@
 """Carries out commands: from the bytes of a manifest to a committed effect and a result that is remembered.
 
-Not here: gRPC (`service`) and what an effect sets off (`keeper`). The one idea: a command lives on its own, in a task; a
-call only listens to it, so losing the call changes nothing.
+Not here: gRPC (`service`) and what an effect sets off (`keeper`). The one idea: a command lives on its own, in a task;
+a call only listens to it, so losing the call changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -106,7 +107,9 @@ class Commands:
         digest = hashlib.sha256(command.SerializeToString(deterministic=True)).digest()
         running = self._running.get(dispatch_id)
         if self._memory.conflicts(dispatch_id, digest) or (running is not None and running.digest != digest):
-            raise AlreadyExists("DISPATCH_EXISTS", f"dispatch {dispatch_id} was used for another command; make a new id")
+            raise AlreadyExists(
+                "DISPATCH_EXISTS", f"dispatch {dispatch_id} was used for another command; make a new id"
+            )
         if running is not None:
             return running
         known = self._memory.find(dispatch_id)
@@ -120,7 +123,7 @@ class Commands:
         return running
 
     async def cancel(self, dispatch_id: str) -> bool | None:
-        """Asks a change to stop. True: it runs; False: it has ended; None: it was not known and now counts as cancelled."""
+        """Asks a change to stop. True: it runs; False: it has ended; None: unknown, and cancelled from now on."""
         running = self._running.get(dispatch_id)
         if running is not None:
             running.cancel.set()
@@ -243,15 +246,8 @@ class Commands:
                     return replies.not_ready(state, watching.reason, "not ready in time")
                 if running.progress != state.progress:
                     running.tell(progress=state.progress)
-                version = keeper.cluster.version
-                async with keeper.changed:
-                    try:
-                        async with asyncio.timeout(None if watching.until is None else watching.until - now):
-                            await keeper.changed.wait_for(
-                                lambda: keeper.cluster.version != version or running.cancel.is_set()
-                            )
-                    except TimeoutError:
-                        continue
+                seconds = None if watching.until is None else watching.until - now
+                await keeper.next_change(keeper.cluster.version, seconds, or_when=running.cancel.is_set)
         finally:
             cancelling.cancel()
 
@@ -292,7 +288,12 @@ class Commands:
 
 async def _check_elsewhere(arguments: list[str], data: bytes) -> list[Manifest]:
     process = await asyncio.to_thread(
-        subprocess.Popen, arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        subprocess.Popen,
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,
     )
     finishing = asyncio.create_task(finish(process, 180.0))
     try:

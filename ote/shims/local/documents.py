@@ -1,9 +1,9 @@
 """Reads manifests: bytes in, plain documents out, whatever the bytes are.
 
-Not here: what the documents mean (`core.manifest`). The one idea: documents are built from the parser's events on a stack of
-our own with limits, so neither deep nesting nor aliases of aliases can make them larger than what was sent. Run as a
-program (`python -m ote.shims.local.documents`) it checks manifests from stdin in a process that can be thrown away:
-parsing large YAML takes seconds, and nobody else should wait for it.
+Not here: what the documents mean (`core.manifest`). The one idea: documents are built from the parser's events on a
+stack of our own with limits, so neither deep nesting nor aliases of aliases can make them larger than what was sent.
+Run as a program (`python -m ote.shims.local.documents`) it checks manifests from stdin in a process that can be thrown
+away: parsing large YAML takes seconds, and nobody else should wait for it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _Builder:
         import yaml
 
         self._yaml = yaml
-        self._resolver = yaml.resolver.Resolver()
+        self._resolver: Any = yaml.resolver.Resolver()
         self._constructor = yaml.constructor.SafeConstructor()
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, int]] = {}

@@ -1,7 +1,7 @@
 """Owns the cluster's state: one thing happens after the other, is committed, and only then has consequences.
 
-Not here: the decisions (`core.cluster`), processes (the driver), commands (`commands`). The one idea: whoever wants a change
-hands in a function; all that are waiting are applied in order and share one commit, whose effects follow it.
+Not here: the decisions (`core.cluster`), processes (the driver), commands (`commands`). The one idea: whoever wants a
+change hands in a function; all that are waiting are applied in order and share one commit, whose effects follow it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class MachineSource:
 class Keeper:
     """The cluster with its store and its driver. `load` first, then `run`."""
 
-    def __init__(self, store: Store, driver: Driver, *, backoff: Backoff = Backoff(), clock: Clock | None = None) -> None:
+    def __init__(
+        self, store: Store, driver: Driver, *, backoff: Backoff = Backoff(), clock: Clock | None = None
+    ) -> None:
         self.clock = clock or Clock()
         self.cluster = Cluster(MachineSource(), backoff)
         self.changed = asyncio.Condition()
@@ -117,6 +119,17 @@ class Keeper:
     def report(self, action: Callable[[Cluster, float], object], writes: Sequence[Write] = ()) -> None:
         """Applies a change that nobody waits for, together with some writes."""
         self._hand_in((action, lambda result: writes, None))
+
+    async def next_change(
+        self, version: int, seconds: float | None = None, *, or_when: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Returns when the cluster is past a version, something else holds (tell `changed`), or the time is over."""
+        async with self.changed:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.changed.wait_for(lambda: self.cluster.version != version or or_when())
+            except TimeoutError:
+                return
 
     def plan(self, pod: Pod, name: str) -> Plan:
         """What a container is made from, as things are now."""
@@ -210,7 +223,9 @@ class Keeper:
 
     def _launch(self, pod: Pod, effect: Launch) -> None:
         key = (effect.uid, effect.container, effect.attempt)
-        task = asyncio.create_task(self._attempt(self.plan(pod, effect.container), effect.adopt), name=f"pod {pod.name}")
+        task = asyncio.create_task(
+            self._attempt(self.plan(pod, effect.container), effect.adopt), name=f"pod {pod.name}"
+        )
         self._attempts[key] = task
         task.add_done_callback(lambda _: self._attempts.pop(key, None))
 
@@ -245,7 +260,7 @@ class Keeper:
             def answer(message: str, liveness: bool = liveness) -> None:
                 self.report(lambda cluster, now: cluster.probed(uid, name, attempt, liveness, message, now))
 
-            asking = probes.ask_for_ever(self._driver, plan, probe, answer)
+            asking = probes.ask_for_ever(self._driver, plan, probe, answer, eager=not liveness)
             tasks.append(asyncio.create_task(asking, name=f"probe {plan.pod.name}"))
         return tasks
 

@@ -32,7 +32,9 @@ class Payloads:
         if len(sha256) != 32 or size == 0:
             raise InvalidArgument("INVALID_PAYLOAD", "a payload has a hash of 32 bytes and a size")
         if size > MAX_COMMAND:
-            raise ResourceExhausted("COMMAND_TOO_LARGE", f"{size} bytes are too many; at most {MAX_COMMAND} go in a command")
+            raise ResourceExhausted(
+                "COMMAND_TOO_LARGE", f"{size} bytes are too many; at most {MAX_COMMAND} go in a command"
+            )
         kept = await asyncio.to_thread(self._expire)
         if kept + self._arriving + size > _MAX_KEPT:
             raise ResourceExhausted("PAYLOADS_FULL", "too many payloads wait for their command", retry_after=5.0)

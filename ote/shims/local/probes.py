@@ -1,26 +1,35 @@
 """Asks a container how it is: by HTTP, by connecting, by a command.
 
-Not here: what the answers mean (`core.cluster` counts them). One loop per probe, which ends with the attempt it belongs to.
+Not here: what the answers mean (`core.cluster` counts them). One loop per probe, which ends with the attempt it belongs
+to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 
 from ote.shims.local.core.spec import HttpGet, Probe
 from ote.shims.local.ports import Driver, Plan
 
+_EAGER_SECONDS = 0.05
 _MOST_OF_ANSWER = 8192
 
 
-async def ask_for_ever(driver: Driver, plan: Plan, probe: Probe, answer: Callable[[str], None]) -> None:
-    """Asks at the probe's pace and hands over each answer: what was wrong, or nothing."""
+async def ask_for_ever(driver: Driver, plan: Plan, probe: Probe, answer: Callable[[str], None], *, eager: bool) -> None:
+    """Asks at the probe's pace and hands over each answer: what was wrong, or nothing.
+
+    Until the first good answer it asks sooner, if bad ones do no harm (eager): most containers are ready in no time.
+    """
     await asyncio.sleep(probe.initial_delay_seconds)
+    pause = _EAGER_SECONDS if eager else probe.period_seconds
     while True:
-        answer(await ask(driver, plan, probe))
-        await asyncio.sleep(probe.period_seconds)
+        wrong = await ask(driver, plan, probe)
+        answer(wrong)
+        pause = min(pause * 1.5, probe.period_seconds) if wrong else probe.period_seconds
+        await asyncio.sleep(pause)
 
 
 async def ask(driver: Driver, plan: Plan, probe: Probe) -> str:
@@ -39,7 +48,7 @@ async def ask(driver: Driver, plan: Plan, probe: Probe) -> str:
     except TimeoutError:
         return f"no answer from {host}:{port} within {probe.timeout_seconds} s"
     except OSError as error:
-        return f"{host}:{port}: {error.strerror or error}"
+        return f"{host}:{port}: {os.strerror(error.errno) if error.errno else error}"
 
 
 async def _connect(host: str, port: int) -> None:

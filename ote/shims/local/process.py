@@ -1,9 +1,9 @@
 """Containers as plain processes of this machine.
 
-Not here: when to start and stop them. The one idea: each attempt runs under a small shell in a session of its own. Its first
-act is to claim its number by making a file that must not exist, with its identity in it; its last is to write the exit code
-and to end its whole group. So it outlives the shim, is found again by any later one, and a number that somebody has claimed
-is never started again.
+Not here: when to start and stop them. The one idea: each attempt runs under a small shell in a session of its own. Its
+first act is to claim its number by making a file that must not exist, with its identity in it; its last is to write the
+exit code and to end its whole group. So it outlives the shim, is found again by any later one, and a number that
+somebody has claimed is never started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ote.shims.local.core.records import Pod
 from ote.shims.local.core.spec import Container
 from ote.shims.local.files import PodFolder
 from ote.shims.local.ports import Ended, Plan
-from ote.shims.local.processes import Identity, boot_id, gone, is_alive, parse_stat, run_quietly, signal_group
+from ote.shims.local.processes import Identity, boot_id, gone, is_alive, parse_stat, reap, run_quietly, signal_group
 
 _SUPERVISOR = """
 set -C
@@ -86,16 +86,16 @@ class ProcessDriver:
             if asked.is_set():
                 return Ended(None)
             try:
-                process = await asyncio.to_thread(self._spawn, plan)
+                pid = await asyncio.to_thread(self._spawn, plan)
             except OSError as error:
                 return Ended(128, f"cannot be started: {error.strerror}")
-            pidfd = os.pidfd_open(process.pid)
+            pidfd = os.pidfd_open(pid)
             try:
                 started()
-                await self._watch(key, pidfd, process.pid, plan)
+                await self._watch(key, pidfd, pid, plan)
             finally:
                 os.close(pidfd)
-            process.wait()
+            reap(pid)
             return await asyncio.to_thread(self._how_it_ended, plan)
         finally:
             self._forget(key)
@@ -103,7 +103,7 @@ class ProcessDriver:
     async def adopt(self, plan: Plan, started: Callable[[], None]) -> Ended:
         """Watches an attempt that an earlier process started; see Driver."""
         key = (plan.pod.uid, plan.container.name, plan.attempt)
-        asked = self._running.setdefault(key, asyncio.Event())
+        self._running.setdefault(key, asyncio.Event())
         try:
             identity = await self._claimed(plan)
             if identity is None:
@@ -121,6 +121,7 @@ class ProcessDriver:
             finally:
                 if pidfd >= 0:
                     os.close(pidfd)
+            reap(identity.pid)
             return await asyncio.to_thread(self._how_it_ended, plan)
         finally:
             self._forget(key)
@@ -142,9 +143,7 @@ class ProcessDriver:
     async def execute(self, plan: Plan, command: Sequence[str], timeout: float) -> str:
         """Runs a probe's command with the container's variables in its folder."""
         try:
-            code = await run_quietly(
-                command, variables=plan.variables, cwd=self._directory(plan), seconds=timeout
-            )
+            code = await run_quietly(command, variables=plan.variables, cwd=self._directory(plan), seconds=timeout)
         except TimeoutError:
             return f"{command[0]} took longer than {timeout:g} s"
         except OSError as error:
@@ -164,7 +163,7 @@ class ProcessDriver:
     def _mark(self, plan: Plan, word: str) -> Path:
         return (self._folder(plan.pod).container(plan.container.name) / f"{word}.{plan.attempt}").absolute()
 
-    def _spawn(self, plan: Plan) -> subprocess.Popen[bytes]:
+    def _spawn(self, plan: Plan) -> int:
         folder = self._folder(plan.pod)
         folder.write_volumes(plan.volumes)
         folder.write_root(plan.container)
@@ -172,8 +171,12 @@ class ProcessDriver:
             earlier = self._mark(plan, word).with_suffix(f".{plan.attempt - 1}")
             earlier.unlink(missing_ok=True)
         with (folder.container(plan.container.name) / "log").open("ab") as log:
-            marks = [str(self._mark(plan, "claim")), str(self._mark(plan, "exit")), str(self._directory(plan).absolute())]
-            return subprocess.Popen(
+            marks = [
+                str(self._mark(plan, "claim")),
+                str(self._mark(plan, "exit")),
+                str(self._directory(plan).absolute()),
+            ]
+            process = subprocess.Popen(
                 ["/bin/sh", "-c", _SUPERVISOR, f"ote {plan.pod.name}", *marks, *plan.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -182,6 +185,8 @@ class ProcessDriver:
                 cwd="/",
                 start_new_session=True,
             )
+        process.returncode = 0  # it may outlive us: `reap` looks after it, Popen must not
+        return process.pid
 
     async def _claimed(self, plan: Plan) -> Identity | None:
         """Who claimed the attempt; None where nobody did, and from now on nobody can."""

@@ -1,7 +1,7 @@
 """Processes as the kernel knows them: who is it, does it still run, tell me when it is gone.
 
-The one idea: a number alone is nobody. A process is its number, the tick at which it started and the boot it started in, and
-it is watched through a pidfd, which cannot turn into another process.
+The one idea: a number alone is nobody. A process is its number, the tick at which it started and the boot it started
+in, and it is watched through a pidfd, which cannot turn into another process.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def signal_group(group: int, number: signal.Signals) -> None:
     """Sends a signal to a process group, which may be gone already."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def reap(pid: int) -> None:
+    """Takes the status of a child that has ended; nothing happens where it is not, or no longer, our child."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 async def finish(process: subprocess.Popen[bytes], seconds: float | None) -> int:

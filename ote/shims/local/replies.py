@@ -1,4 +1,7 @@
-"""Results and progress in the words of the contract. The only module besides `service` and `commands` that knows protobuf."""
+"""Results and progress in the words of the contract.
+
+Not here: deciding them. The one idea: what is told of objects is always read from the cluster as it is now.
+"""
 
 from __future__ import annotations
 

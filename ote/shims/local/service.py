@@ -1,7 +1,7 @@
 """ShimService as the contract has it: checks what comes in, hands it on, streams what comes back.
 
-Not here: what commands do (`commands`, `reads`). The one idea: a handler owns nothing, so one that is cut off leaves nothing
-undone.
+Not here: what commands do (`commands`, `reads`). The one idea: a handler owns nothing, so one that is cut off leaves
+nothing undone.
 """
 
 from __future__ import annotations
@@ -149,6 +149,6 @@ async def _pieces(requests: AsyncIterator[pb.PutPayloadRequest]) -> AsyncIterato
 
 def _check_id(dispatch_id: str) -> None:
     if not 0 < len(dispatch_id) <= 128 or not all(" " <= letter <= "~" for letter in dispatch_id):
-        raise InvalidArgument("INVALID_DISPATCH_ID", "a change needs a dispatch id of 1 to 128 printable ASCII characters")
-
-
+        raise InvalidArgument(
+            "INVALID_DISPATCH_ID", "a change needs a dispatch id of 1 to 128 printable ASCII characters"
+        )

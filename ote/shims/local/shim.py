@@ -1,7 +1,7 @@
 """The local shim put together: a store, a driver, a keeper and the service in front of them.
 
-Used by `ote.apps.local_shim` as a process of its own, and by a controller inside its own process behind a unix socket. Not
-here: listening. The one idea: whoever embeds it runs one task and adds one servicer.
+Used by `ote.apps.local_shim` as a process of its own, and by a controller inside its own process behind a unix socket.
+Not here: listening. The one idea: whoever embeds it runs one task and adds one servicer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ote.shims.local.commands import DISPATCHES, Commands
 from ote.shims.local.core.names import Key
 from ote.shims.local.core.workloads import Backoff
 from ote.shims.local.keeper import OBJECTS, PODS, Keeper
-from ote.shims.local.payloads import Payloads
+from ote.shims.local.payloads import MAX_COMMAND, Payloads
 from ote.shims.local.ports import Driver
 from ote.shims.local.process import ProcessDriver
 from ote.shims.local.service import LocalShimService
@@ -29,6 +29,9 @@ from ote.store.sqlite import Store
 
 SERVICE = "ote.api.shim.v1.ShimService"
 """Full name of the service."""
+DriverKind = Literal["process", "podman"]
+SERVER_OPTIONS = (("grpc.max_receive_message_length", MAX_COMMAND + 65_536),)
+"""What a server of it needs: a command may come whole."""
 
 
 class LocalShim:
@@ -39,12 +42,13 @@ class LocalShim:
     data_dir takes them over.
     """
 
-    def __init__(self, driver: Literal["process", "podman"], data_dir: Path, *, backoff: Backoff = Backoff()) -> None:
+    def __init__(self, driver: DriverKind, data_dir: Path, *, backoff: Backoff = Backoff()) -> None:
         self._kind = driver
         self._data_dir = data_dir
         self._backoff = backoff
         self._keeper: Keeper | None = None
         self._servicer: LocalShimService | None = None
+        self._running: asyncio.Task[None] | None = None
         self._resources = contextlib.AsyncExitStack()
 
     @property
@@ -73,7 +77,7 @@ class LocalShim:
             commands = Commands(keeper, store, needs_command=driver.needs_command)
             commands.load()
             resources.callback(commands.close)
-            await resources.enter_async_context(_running(keeper))
+            self._running = await resources.enter_async_context(_running(keeper))
             payloads = Payloads(self._data_dir / "payloads")
             status = StatusSource(keeper, self._data_dir)
             self._servicer = LocalShimService(keeper, commands, payloads, driver, status, secrets.token_hex(16))
@@ -84,9 +88,28 @@ class LocalShim:
         """Starts, and stops when it is cancelled."""
         await self.start()
         try:
-            await asyncio.Event().wait()
+            await self.failed()
         finally:
             await self.stop()
+
+    async def failed(self) -> None:
+        """Returns never; raises what ended the shim's work, if anything ever does."""
+        if self._running is None:
+            raise FailedPrecondition("NOT_STARTED", "the local shim is not started")
+        await asyncio.shield(self._running)
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not ready, in one line; empty when all is well."""
+        return self._keeper.trouble if self._keeper is not None else "not started"
+
+    @staticmethod
+    def driver_of(data_dir: Path) -> DriverKind:
+        """The driver that a folder was made with. Raises FailedPrecondition (NOT_A_DATA_DIR)."""
+        try:
+            return "podman" if (data_dir / "driver").read_text().strip() == "podman" else "process"
+        except OSError:
+            raise FailedPrecondition("NOT_A_DATA_DIR", f"{data_dir} is not the folder of a local shim") from None
 
     async def stop(self) -> None:
         """Lets go of everything; pods stay."""
@@ -101,8 +124,8 @@ class LocalShim:
         keys = [key for key in keeper.cluster.objects if key != Key("Namespace", "", "default")]
         pods = [Key("Pod", pod.namespace, pod.name) for pod in keeper.cluster.pods.values() if pod.owner not in keys]
         await keeper.change(lambda cluster, now: cluster.delete([*keys, *pods], now))
-        async with keeper.changed:
-            await keeper.changed.wait_for(lambda: not keeper.cluster.pods)
+        while keeper.cluster.pods:
+            await keeper.next_change(keeper.cluster.version)
         return len(keys)
 
     def _make_driver(self) -> Driver:
@@ -135,11 +158,10 @@ def _keep_driver(path: Path, driver: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _running(keeper: Keeper) -> AsyncIterator[None]:
+async def _running(keeper: Keeper) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.create_task(keeper.run(), name="local shim keeper")
     try:
-        yield
+        yield task
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])

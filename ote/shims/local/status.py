@@ -1,7 +1,7 @@
 """What the machine has and uses, and what runs on it, for WatchStatus.
 
-The one idea: a watcher hears at once, then of changes of the cluster at most once a second, and of the machine's load every
-quarter of a minute.
+The one idea: a watcher hears at once, then of changes of the cluster at most once a second, and of the machine's load
+every quarter of a minute.
 """
 
 from __future__ import annotations
@@ -37,12 +37,7 @@ class StatusSource:
             version = keeper.cluster.version
             yield self.now()
             await asyncio.sleep(_LEAST_SECONDS)
-            async with keeper.changed:
-                try:
-                    async with asyncio.timeout(_LOAD_SECONDS - _LEAST_SECONDS):
-                        await keeper.changed.wait_for(lambda: keeper.cluster.version != version)
-                except TimeoutError:
-                    continue
+            await keeper.next_change(version, _LOAD_SECONDS - _LEAST_SECONDS)
 
     def now(self) -> pb.ClusterStatus:
         """The status at this moment."""

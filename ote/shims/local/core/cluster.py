@@ -1,8 +1,9 @@
-"""The cluster itself, as a state machine: objects are applied, containers start and end, and it decides what comes next.
+"""The cluster itself, as a state machine: objects are applied, containers start and end, and it decides what comes
+next.
 
 Not here: storing, processes, clocks. Every method takes the time and leaves its decisions in `take`: records to be
-committed, and effects that may be carried out only after that commit. The one idea is the order: what is to be started is
-durable before it is started, so a crash between the two is found out afterwards and nothing runs twice.
+committed, and effects that may be carried out only after that commit. The one idea is the order: what is to be started
+is durable before it is started, so a crash between the two is found out afterwards and nothing runs twice.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Cluster:
         self._effects: list[Effect] = []
         self._touched: dict[Key | str, None] = {}
         self._timers: list[tuple[float, Key | str]] = []
+        self._reminders: set[tuple[float, Key | str]] = set()
 
     def load(self, objects: Iterable[Stored], pods: Iterable[Pod], now: float) -> None:
         """Takes up what an earlier process of this shim remembered; containers that may run are adopted."""
@@ -135,7 +137,9 @@ class Cluster:
         for manifest in manifests:
             key, stored = manifest.key, self.objects.get(manifest.key)
             if key.namespace and key.namespace not in namespaces:
-                problems.append(f"{key}: namespace {key.namespace!r} does not exist; apply a Namespace of that name first")
+                problems.append(
+                    f"{key}: namespace {key.namespace!r} does not exist; apply a Namespace of that name first"
+                )
             if key.kind == "Pod" and owners.get(key, key) != key:
                 problems.append(f"{key}: belongs to {owners[key]}; change that instead")
             if key.kind == "Job" and stored is not None and _fixed(stored.body) != _fixed(manifest.body):
@@ -262,7 +266,9 @@ class Cluster:
     def tick(self, now: float) -> None:
         """Looks at what is due."""
         while self._timers and self._timers[0][0] <= now:
-            self._touched[heapq.heappop(self._timers)[1]] = None
+            timer = heapq.heappop(self._timers)
+            self._reminders.discard(timer)
+            self._touched[timer[1]] = None
         self._settle(now)
 
     @property
@@ -303,6 +309,11 @@ class Cluster:
         self._touched[pod.uid] = None
         self._touched[pod.owner] = None
         self.version += 1
+
+    def _remind(self, when: float, what: Key | str) -> None:
+        if (when, what) not in self._reminders:
+            self._reminders.add((when, what))
+            heapq.heappush(self._timers, (when, what))
 
     def _attempt(self, uid: str, name: str, attempt: int) -> tuple[Pod, Container] | None:
         pod = self.pods.get(uid)
@@ -362,7 +373,7 @@ class Cluster:
             self._put(stored)
         if plan.wake_at is not None:
             if plan.wake_at > now:
-                heapq.heappush(self._timers, (plan.wake_at, key))
+                self._remind(plan.wake_at, key)
             elif stored.finished is not None:
                 self._delete(key)
 
@@ -423,7 +434,7 @@ class Cluster:
         if lacking:
             container.reason, container.message = "CreateContainerConfigError", lacking
         elif container.retry_at > now:
-            heapq.heappush(self._timers, (container.retry_at, pod.uid))
+            self._remind(container.retry_at, pod.uid)
             if container.state == records.ENDED:
                 last = container.message.removeprefix("waits before the next start; last: ")
                 container.reason = "CrashLoopBackOff"

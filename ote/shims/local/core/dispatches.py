@@ -1,7 +1,7 @@
 """What is remembered of dispatch ids, so that none has a second effect.
 
-Not here: carrying commands out, storing. The one idea: an id is bound to its content for ever; what it did is committed in
-the same commit as the effect, and its result before anybody is told.
+Not here: carrying commands out, storing. The one idea: an id is bound to its content for ever; what it did is committed
+in the same commit as the effect, and its result before anybody is told.
 """
 
 from __future__ import annotations

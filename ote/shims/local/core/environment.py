@@ -1,7 +1,7 @@
 """What a container is started with: its variables, its command with references resolved, and the files of its volumes.
 
-Not here: the process (`process`) and its folders (`files`). The one idea: everything comes from the pod, its ports and the
-ConfigMaps and Secrets as they are at this moment, so it can be computed again at any time.
+Not here: the process (`process`) and its folders (`files`). The one idea: everything comes from the pod, its ports and
+the ConfigMaps and Secrets as they are at this moment, so it can be computed again at any time.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def variables(
 ) -> dict[str, str]:
     """The variables of a container.
 
-    fields: values of fieldRef paths. base: what the shim hands to each container (PORT, OTE_POD_DIR …); the manifest's own
-    come after it and win.
+    fields: values of fieldRef paths. base: what the shim hands to each container (PORT, OTE_POD_DIR …); the manifest's
+    own come after it and win.
     """
     result = dict(base)
     for source in container.env_from:

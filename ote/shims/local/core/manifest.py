@@ -1,12 +1,14 @@
 """From parsed documents to checked objects, or to the list of everything that is wrong with them.
 
-Not here: reading YAML or JSON (`documents` of the shell) and checks against what exists (`cluster`). The one idea: nothing
-is applied unless everything is right, and one answer names every problem, so that nobody repairs them one by one.
+Not here: reading YAML or JSON (`documents` of the shell) and checks against what exists (`cluster`). The one idea:
+nothing is applied unless everything is right, and one answer names every problem, so that nobody repairs them one by
+one.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -180,7 +182,7 @@ def _check_container(
         if mount["name"] not in volumes:
             problems.append(f"{path}.volumeMounts[{number}].name: the pod has no volume {mount['name']!r}")
     paths = sorted(mount["mountPath"].rstrip("/") + "/" for mount in mounts)
-    for first, second in zip(paths, paths[1:], strict=False):
+    for first, second in itertools.pairwise(paths):
         if second.startswith(first):
             problems.append(f"{path}.volumeMounts: {second[:-1]} lies within {first[:-1]}")
     for number, variable in enumerate(container.get("env") or []):

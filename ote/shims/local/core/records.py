@@ -13,7 +13,7 @@ from ote.shims.local.core.names import Key
 from ote.shims.local.core.spec import PodSpec, pod_spec
 
 WAITING, STARTING, RUNNING, ENDED = "waiting", "starting", "running", "ended"
-"""States of a container. STARTING is durable before the container is: after it, only its driver knows whether it runs."""
+"""States of a container. STARTING is durable before the container is: then only its driver knows whether it runs."""
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -43,8 +43,9 @@ class Stored(msgspec.Struct):
 class Container(msgspec.Struct):
     """The state of one container. attempt counts its starts: attempt n is started at most once, whatever crashes.
 
-    streak: ends in a row without a long run between them. ports: the free port of each port that the container declares,
-    or one if it declares none. good and bad: readiness probes in a row, sick: liveness probes that failed in a row.
+    streak: ends in a row without a long run between them. ports: the free port of each port that the container
+    declares, or one if it declares none. good and bad: readiness probes in a row, sick: liveness probes that failed in
+    a row.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Which fields a manifest may have, as a table of checks: every problem is found, and named by its path.
 
-Not here: checks between fields (`manifest`) and against what exists (`cluster`). The one idea: a field that stands in no
-table is refused by name, so that nobody believes a promise which this shim would not keep. Fields under `IGNORED` are
-those that change nothing on a single machine.
+Not here: checks between fields (`manifest`) and against what exists (`cluster`). The one idea: a field that stands in
+no table is refused by name, so that nobody believes a promise which this shim would not keep. Fields under `IGNORED`
+are those that change nothing on a single machine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many pods a workload wants next: pure functions from what it asks for and the pods it has to what to do.
 
-Not here: who carries that out (`cluster`). The one idea: each function looks at everything as it is now and never at what
-happened before, so that any of them can be called at any time, and a crash in between changes nothing.
+Not here: who carries that out (`cluster`). The one idea: each function looks at everything as it is now and never at
+what happened before, so that any of them can be called at any time, and a crash in between changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ote.shims.local.core.records import Finished, Pod, Stored
 
 
 class Plan(NamedTuple):
-    """What a workload wants: pods to make, pods to end, the end of the job, and when to look again (None: on change)."""
+    """What a workload wants: pods to make and to end, the end of the job, when to look again (None: on change)."""
 
     create: int = 0
     delete: Sequence[Pod] = ()
