@@ -202,6 +202,8 @@ class Away:
     uid: str
     epoch: int
     parent: str = ""
+    instance: str = ""
+    """The instance there, when it took the place of one that was attached; empty when an older epoch was announced."""
 
 
 @dataclass(slots=True)

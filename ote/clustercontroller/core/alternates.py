@@ -1,0 +1,59 @@
+"""Which candidates each child is told for the time when it loses this parent: at most 4 + 1 + 4, chosen per child.
+
+The one idea (rule 10): a thousand children must not all run to the same door, and no list may grow with the number of
+siblings. Siblings sit on a ring of hashes; a child looks at a few behind its own place, and orders them by a hash of
+both. So a list costs the same beside ten siblings and beside ten thousand, and a newcomer changes few of them.
+Not here: when a list is sent (`children`), what is done with it (`parents`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect
+from collections.abc import Iterable
+
+from ote.clustercontroller.core.messages import Alternate, Alternates
+
+MOST_UNCLES = 4
+MOST_SIBLINGS = 4
+_WINDOW = 16
+
+
+class Candidates:
+    """All candidates as they stand now; asked once for each child."""
+
+    def __init__(
+        self,
+        own: Alternate | None,
+        uncles: Iterable[Alternate],
+        grandparent: Alternate | None,
+        siblings: Iterable[Alternate],
+    ) -> None:
+        self._own = own
+        self._uncles = list(uncles)
+        self._grandparent = grandparent
+        self._ring = sorted((_hash(sibling.uid), sibling) for sibling in siblings)
+
+    def for_child(self, uid: str) -> Alternates:
+        """The lists for one child, each in the order of that child."""
+        grandparent = self._grandparent
+        return Alternates(
+            uncles=_in_order(uid, self._uncles)[:MOST_UNCLES],
+            grandparent=None if grandparent is None or grandparent.uid == uid else grandparent,
+            siblings=_in_order(uid, self._behind(uid))[:MOST_SIBLINGS],
+            parent=self._own,
+        )
+
+    def _behind(self, uid: str) -> list[Alternate]:
+        ring = self._ring
+        start = bisect(ring, _hash(uid), key=lambda place: place[0])
+        return [ring[(start + step) % len(ring)][1] for step in range(min(_WINDOW, len(ring)))]
+
+
+def _in_order(uid: str, candidates: list[Alternate]) -> list[Alternate]:
+    others = [candidate for candidate in candidates if candidate.uid != uid]
+    return sorted(others, key=lambda candidate: _hash(f"{uid} {candidate.uid}"))
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,485 @@
+"""The parent's side of the tunnel: who may attach, who has left, and what children are told (rules 9-13, 23).
+
+A link goes hello -> (welcome) waiting -> attach -> (attached) child -> goodbye, loss, silence or refusal. A link that
+waits hears beats too, because a candidate may become feasible only by the next beat.
+
+Events in: `hello`, `unattached` (an item of a link that waits), `heard`, `heartbeat`, `news`, `goodbye`, `link_lost`,
+`announce` (standing or path may have changed), `drain`, `kick`, `wake`; from the registry, that a direct child is
+attached elsewhere. Effects out: `Send` of Welcome, Refused, Attached, Beat, Alternates, Evictions, Resync and Drained;
+`CloseLink`; `Put` of `self` with a barrier before the first child hears Attached.
+
+Who is refused: a wrong protocol version, another identity than the certificate's, the evicted, a name held by another
+uid (only newcomers: a clash made during a cut keeps its tunnel), an instance that another instance of the same uid has
+followed (a clone), anybody but last resorts while draining, and the ones above the admission rate.
+
+Invariants: at most one link per uid is attached, the newest; a uid's epoch only grows here. Clones: when an attachment
+follows one of another instance, the other instance is told CLUSTER_CLONED, which is heard only if it still runs, so a
+plain quick restart passes. SUPERSEDED(epoch) after Attached says that the tree knows a higher epoch from before: the
+child's disk was set back, and it has to go above.
+Silence: any frame is life; who wakes later than two heartbeats after it was due restarts all silence timers first.
+Not here: what is known of clusters (`registry`), the lists of candidates (`alternates`), making beats (`parents`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.alternates import Candidates
+from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.records import Self
+from ote.clustercontroller.core.registry import Registry
+
+PROTOCOL_VERSION = 1
+
+_BEAT_PATIENCE = 1.25
+"""Heartbeat intervals without a new beat after which the children are told so; a bit late is no reason."""
+_WAITING_LIMIT = 2.0
+"""A link that has not attached after so many dead-after intervals is closed."""
+_ALTERNATES_INTERVAL = 5.0
+_EVICTIONS_AT_ONCE = 500
+_RESYNC_SAME = 2
+"""Heartbeats in a row with one and the same difference after which a full account is asked for."""
+_RESYNC_ANY = 8
+"""The same for any differences: news that is on its way makes short ones."""
+_RESYNC_MOST = 256
+_RETRY_MS = (300, 1500)
+
+
+class ParentsView(Protocol):
+    """What the children are told of this controller's own place."""
+
+    @property
+    def standing(self) -> m.Standing: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def path(self) -> list[m.PathStep]: ...
+    @property
+    def alternates(self) -> m.Alternates: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    number: int
+    hello: m.Hello
+    since: float
+    epoch: int = 0
+    """Of the attachment; 0 while it waits."""
+    beats: int = 0
+    path: list[m.PathStep] | None = None
+    """As told last."""
+    alternates: m.Alternates | None = None
+    difference: tuple[m.Digest, m.Digest] | None = None
+    same: int = 0
+    different: int = 0
+    patience: int = field(default=1)
+    """Doubled by each full account that did not help."""
+
+
+class Children:
+    """Links of children by number and by uid. `self_row` is the shared row of table `self`."""
+
+    def __init__(self, ctx: Context, registry: Registry, parents: ParentsView, self_row: Self) -> None:
+        self._ctx = ctx
+        self._registry = registry
+        self._parents = parents
+        self._self = self_row
+        self._links: dict[int, _Link] = {}
+        self._by_uid: dict[str, _Link] = {}
+        self._waiting: dict[int, _Link] = {}
+        self._heard: OrderedDict[int, float] = OrderedDict()
+        """When each attached link was heard last, the one longest ago first."""
+        self._sweep_at = float("inf")
+        self._draining = False
+        self._told = (m.Standing(0, 0), list[m.PathStep](), False)
+        self._beat_at = float("inf")
+        self._alternates_at = float("-inf")
+        self._alternates_due = False
+        self._candidates = Candidates(None, (), None, ())
+        self._told_above: m.Alternates | None = None
+        self._admit_room = ctx.settings.admit_per_second
+        self._admit_since = ctx.now
+        registry.on_superseded = self._superseded
+
+    # --- opening a link -------------------------------------------------------------------------------------------
+
+    def hello(self, link: int, hello: m.Hello, peer_uid: str, peer_name: str) -> m.Welcome | m.Refused:
+        """A child opens a link; `peer_uid` and `peer_name` are of its certificate. The answer has been sent."""
+        refused = self._refusal(hello, peer_uid, peer_name)
+        if link in self._links:
+            refused = m.Refused("BAD_FRAME", "hello twice on one stream")
+            self._drop(self._links[link])
+        if refused is not None:
+            self._ctx.log("info", "child refused", child=peer_name, uid=peer_uid, reason=refused.reason)
+            self._ctx.send(link, refused)
+            self._ctx.emit(fx.CloseLink(link, refused.reason))
+            return refused
+        opened = _Link(link, hello, self._ctx.now)
+        self._links[link] = self._waiting[link] = opened
+        welcome = self._welcome(hello.uid)
+        opened.path = welcome.path
+        self._ctx.send(link, welcome)
+        self._start_beats()
+        return welcome
+
+    def _welcome(self, uid: str) -> m.Welcome:
+        ctx, parents = self._ctx, self._parents
+        return m.Welcome(
+            name=ctx.name,
+            uid=ctx.uid,
+            instance=ctx.instance,
+            standing=parents.standing,
+            connected=parents.connected,
+            path=parents.path,
+            heartbeat_ms=round(ctx.settings.heartbeat * 1000),
+            dead_after_ms=round(ctx.settings.dead_after * 1000),
+            known_epoch=self._registry.known_epoch(uid),
+            draining=self._draining,
+            evictions_digest=self._registry.evictions_digest(),
+            protocol_version=PROTOCOL_VERSION,
+        )
+
+    def _refusal(self, hello: m.Hello, peer_uid: str, peer_name: str) -> m.Refused | None:
+        registry = self._registry
+        if PROTOCOL_VERSION not in hello.protocol_versions:
+            return m.Refused("PROTOCOL_VERSION", f"this controller speaks version {PROTOCOL_VERSION} of the protocol")
+        if (hello.uid, hello.name) != (peer_uid, peer_name):
+            return m.Refused("IDENTITY_MISMATCH", f"the certificate is that of {peer_name} ({peer_uid})")
+        if hello.uid == self._ctx.uid:
+            return m.Refused("IDENTITY_MISMATCH", "this is the controller itself, it cannot be its own child")
+        if hello.uid in registry.evicted:
+            return m.Refused("EVICTED", f"{hello.name} ({hello.uid}) has been evicted; join again with a new identity")
+        known = registry.get(hello.uid)
+        if known is not None and known.name != hello.name:
+            return m.Refused("IDENTITY_MISMATCH", f"this uid is known as {known.name}")
+        if known is None and (holder := registry.name_holder(hello.name)) is not None:
+            return m.Refused("CLUSTER_NAME_TAKEN", f"{hello.name} is the name of {holder}; evict that one first")
+        if registry.was_replaced(hello.uid, hello.instance):
+            return m.Refused("CLUSTER_CLONED", "another process has attached with this identity")
+        if self._draining and not hello.last_resort:
+            return m.Refused("DRAINING", f"{self._ctx.name} moves its children away")
+        if not self._admit():
+            wait = round(self._ctx.rng.uniform(*_RETRY_MS))
+            return m.Refused("BUSY", "many children are coming; try another parent, or later", retry_after_ms=wait)
+        return None
+
+    def _admit(self) -> bool:
+        """A bucket that holds one second's worth."""
+        rate = self._ctx.settings.admit_per_second
+        self._admit_room = min(rate, self._admit_room + rate * (self._ctx.now - self._admit_since))
+        self._admit_since = self._ctx.now
+        if self._admit_room < 1:
+            return False
+        self._admit_room -= 1
+        return True
+
+    def unattached(self, link: int, item: m.UpItem) -> None:
+        """An item on a link that is not attached: its attach, or nothing that belongs there."""
+        waiting = self._waiting.get(link)
+        if waiting is None:
+            return
+        if isinstance(item, m.Attach):
+            self.attach(link, item)
+        elif isinstance(item, m.Goodbye):
+            self._drop(waiting)
+            self._ctx.emit(fx.CloseLink(link, "goodbye"))
+        else:
+            self.bad_frame(link, f"{type(item).__name__.lower()} before attach")
+
+    def attach(self, link: int, attach: m.Attach) -> bool:
+        """The child takes this parent. Answered by Attached, or by Refused; returns whether it is attached."""
+        child = self._waiting.get(link)
+        if child is None:
+            self.bad_frame(link, "attach without hello, or twice")
+            return False
+        record, hello = attach.record, child.hello
+        if (record.uid, record.name, record.instance) != (hello.uid, hello.name, hello.instance):
+            return self._refuse(child, m.Refused("BAD_ATTACHMENT", "the record is not of the one that said hello"))
+        known = self._registry.known_epoch(record.uid)
+        if record.epoch <= known:
+            superseded = m.Refused("SUPERSEDED", f"epoch {known} is known of {record.name}", epoch=known)
+            return self._refuse(child, superseded)
+        if not self._registry.take(replace(record, up=True, silent_ms=0)):
+            problem = "the signature does not hold, the key is not the one known, or the parent is another"
+            return self._refuse(child, m.Refused("BAD_ATTACHMENT", problem))
+        self._replace(child)
+        del self._waiting[link]
+        child.epoch = record.epoch
+        self._by_uid[record.uid] = child
+        self._registry.link_up(record.uid, link)
+        self._listen(link)
+        if not self._self.had_children:
+            self._self.had_children = True
+            self._ctx.put("self", "self", replace(self._self))
+            self._ctx.barrier()
+        self._ctx.log("info", "child attached", child=record.name, uid=record.uid, epoch=record.epoch)
+        self._ctx.send(link, m.Attached(record.epoch))
+        self._greet(child, attach.digest)
+        return True
+
+    def _greet(self, child: _Link, digest: m.Digest) -> None:
+        """What a new child is told beside Attached."""
+        self._beat(child)
+        if child.hello.evictions_digest != self._registry.evictions_digest():
+            uids = sorted(self._registry.evicted)
+            for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
+                self._ctx.send(child.number, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
+        if digest != self._registry.digest_via(child.hello.uid):
+            self._resync(child)
+        self._tell_alternates(child)
+        self._alternates_changed()
+
+    def _replace(self, child: _Link) -> None:
+        """The uid's older link, if there is one, ends: replaced by the same process, or overtaken by a clone."""
+        old = self._by_uid.get(child.hello.uid)
+        if old is None:
+            return
+        if old.hello.instance == child.hello.instance:
+            refused = m.Refused("REPLACED", "a newer stream of the same process has taken its place")
+        else:
+            refused = m.Refused("CLUSTER_CLONED", "another process has attached with this identity")
+        self._end(old, refused)
+
+    # --- an attached child ----------------------------------------------------------------------------------------
+
+    def heard(self, link: int) -> str | None:
+        """Something has come on this link. Returns the uid of the child, None when the link is not attached."""
+        if link not in self._heard:
+            return None
+        self._heard[link] = self._ctx.now
+        self._heard.move_to_end(link)
+        return self._links[link].hello.uid
+
+    def heartbeat(self, link: int, heartbeat: m.Heartbeat) -> None:
+        """Compare what the child counts below itself with what is known here."""
+        child = self._links[link]
+        uid = child.hello.uid
+        ours = self._registry.digest_via(uid)
+        if heartbeat.digest == ours:
+            child.difference, child.same, child.different, child.patience = None, 0, 0, 1
+            return
+        difference = (heartbeat.digest, ours)
+        child.same = child.same + 1 if difference == child.difference else 1
+        child.different += 1
+        child.difference = difference
+        if child.same >= _RESYNC_SAME * child.patience or child.different >= _RESYNC_ANY * child.patience:
+            self._resync(child)
+
+    def _resync(self, child: _Link) -> None:
+        child.difference, child.same, child.different = None, 0, 0
+        child.patience = min(_RESYNC_MOST, child.patience * 2)
+        self._ctx.send(child.number, m.Resync())
+
+    def news(self, link: int, news: m.News) -> None:
+        """Changes below the child, or a part of its full account."""
+        if self._registry.news_from(self._links[link].hello.uid, news):
+            self._alternates_changed()
+
+    def goodbye(self, link: int, goodbye: m.Goodbye) -> None:
+        """The child leaves: it has another parent (`next_epoch`), or stops. What is queued for it is still written."""
+        child = self._links[link]
+        self._drop(child)
+        if goodbye.next_epoch > child.epoch:
+            self._registry.away(m.Away(child.hello.uid, goodbye.next_epoch))
+        self._ctx.log("info", "child left", child=child.hello.name, uid=child.hello.uid, epoch=child.epoch)
+        self._ctx.send(link, m.Drained())
+        self._ctx.emit(fx.CloseLink(link, "drained"))
+
+    def bad_frame(self, link: int, problem: str) -> None:
+        """The child has said what it may not say there."""
+        child = self._links.get(link)
+        if child is not None:
+            self._refuse(child, m.Refused("BAD_FRAME", problem))
+
+    def link_lost(self, link: int, reason: str) -> bool:
+        """A link has ended; False when it is not one of a child."""
+        child = self._links.get(link)
+        if child is None:
+            return False
+        if child.epoch:
+            self._ctx.log("warning", "child lost", child=child.hello.name, uid=child.hello.uid, reason=reason)
+        self._drop(child)
+        return True
+
+    def kick(self, uid: str, reason: str) -> None:
+        """End all links of this uid, for a reason that it is told."""
+        for child in [child for child in self._links.values() if child.hello.uid == uid]:
+            self._refuse(child, m.Refused(reason, f"{child.hello.name} ({uid}) may not stay: {reason}"))
+
+    def _superseded(self, away: m.Away) -> None:
+        """A direct child is attached elsewhere by a higher epoch, as others have told."""
+        child = self._by_uid.get(away.uid)
+        if child is None or away.instance == child.hello.instance:
+            return  # It moves, and will say goodbye on this link.
+        if away.instance:
+            self._end(child, m.Refused("CLUSTER_CLONED", "another process has attached with this identity"))
+        else:
+            superseded = f"epoch {away.epoch} is known of {child.hello.name}"
+            self._end(child, m.Refused("SUPERSEDED", superseded, epoch=away.epoch))
+
+    # --- ends of links --------------------------------------------------------------------------------------------
+
+    def _refuse(self, child: _Link, refused: m.Refused) -> bool:
+        self._end(child, refused)
+        return False
+
+    def _end(self, child: _Link, refused: m.Refused) -> None:
+        hello = child.hello
+        self._ctx.log("warning", "link of child ended", child=hello.name, uid=hello.uid, reason=refused.reason)
+        self._ctx.send(child.number, refused)
+        self._ctx.emit(fx.CloseLink(child.number, refused.reason))
+        self._drop(child)
+
+    def _drop(self, child: _Link) -> None:
+        """Forget a link; the attachment made on it is over."""
+        link, uid = child.number, child.hello.uid
+        self._links.pop(link, None)
+        self._waiting.pop(link, None)
+        heard = self._heard.pop(link, None)
+        if self._by_uid.get(uid) is child:
+            del self._by_uid[uid]
+        if child.epoch:
+            self._registry.link_down(uid, link, child.epoch, heard)
+            self._alternates_changed()
+
+    # --- what children are told -----------------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """Tell all children at once if standing, path or draining is not as told last."""
+        if self._now_standing() != self._told:
+            self._beat_all()
+
+    def drain(self, on: bool) -> None:
+        """Move the children away, or take them again. They move by themselves once they hear it."""
+        self._draining = on
+        self._alternates_changed()
+        self.announce()
+
+    def remaining(self) -> list[str]:
+        """Uids of the children that are attached."""
+        return list(self._by_uid)
+
+    def links(self) -> Iterable[int]:
+        """Numbers of the links of attached children."""
+        return [child.number for child in self._by_uid.values()]
+
+    def _now_standing(self) -> tuple[m.Standing, list[m.PathStep], bool]:
+        return self._parents.standing, self._parents.path, self._draining
+
+    def _beat_all(self) -> None:
+        self._told = self._now_standing()
+        for child in self._links.values():
+            self._beat(child)
+        self._beat_at = self._ctx.now + self._ctx.settings.heartbeat * _BEAT_PATIENCE if self._links else float("inf")
+
+    def _beat(self, child: _Link) -> None:
+        standing, path, draining = self._now_standing()
+        child.beats += 1
+        silence = self._ctx.now - self._heard.get(child.number, self._ctx.now)
+        new_path = [] if path == child.path else path
+        child.path = path
+        beat = m.Beat(standing, max(0, round(silence * 1000)), new_path, child.beats, draining)
+        self._ctx.send(child.number, beat)
+
+    def _start_beats(self) -> None:
+        if self._beat_at == float("inf"):
+            self._told = self._now_standing()
+            self._beat_at = self._ctx.now + self._ctx.settings.heartbeat * _BEAT_PATIENCE
+
+    # --- alternates -----------------------------------------------------------------------------------------------
+
+    def _alternates_changed(self) -> None:
+        self._alternates_due = True
+
+    def _tell_all_alternates(self) -> None:
+        """Send the lists that have changed."""
+        self._alternates_due = False
+        self._alternates_at = self._ctx.now + _ALTERNATES_INTERVAL
+        self._candidates = self._collect()
+        for child in self._by_uid.values():
+            self._tell_alternates(child)
+
+    def _tell_alternates(self, child: _Link) -> None:
+        lists = self._candidates.for_child(child.hello.uid)
+        if lists != child.alternates:
+            child.alternates = lists
+            self._ctx.send(child.number, lists)
+
+    def _collect(self) -> Candidates:
+        above = self._told_above = self._parents.alternates
+        own = self._registry.own.facts.advertise
+        siblings = []
+        for uid in self._by_uid:
+            entry = self._registry.get(uid)
+            if entry is not None and entry.up and entry.facts.advertise and not entry.facts.draining:
+                siblings.append(m.Alternate(entry.name, uid, entry.facts.advertise))
+        me = m.Alternate(self._ctx.name, self._ctx.uid, own) if own else None
+        return Candidates(me, above.siblings, above.parent, siblings)
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def next_wake(self) -> float | None:
+        """When `wake` has something to do (clock of the core)."""
+        if not self._links:
+            return None
+        at = min(self._beat_at, self._sweep_at)
+        if self._alternates_due:
+            at = min(at, self._alternates_at)
+        if self._waiting:
+            at = min(at, self._waiting_until(next(iter(self._waiting.values()))))
+        return at
+
+    def wake(self) -> None:
+        """Do what is due."""
+        due = self.next_wake()
+        if due is None:
+            return
+        now = self._ctx.now
+        if now > due + 2 * self._ctx.settings.heartbeat:
+            self._ctx.log("warning", "woke late, silence is counted anew", late=round(now - due, 1))
+            self._restart_silence()
+        self._sweep()
+        if now >= self._beat_at:
+            self._beat_all()
+        if self._parents.alternates != self._told_above:
+            self._alternates_due = True
+        if self._alternates_due and now >= self._alternates_at:
+            self._tell_all_alternates()
+
+    def _listen(self, link: int) -> None:
+        self._heard[link] = self._ctx.now
+        self._sweep_at = min(self._sweep_at, self._ctx.now + self._ctx.settings.dead_after)
+
+    def _restart_silence(self) -> None:
+        now = self._ctx.now
+        for link in self._heard:
+            self._heard[link] = now
+        for waiting in self._waiting.values():
+            waiting.since = now
+
+    def _sweep(self) -> None:
+        """End the links on which nothing was heard for too long."""
+        now, dead_after = self._ctx.now, self._ctx.settings.dead_after
+        while self._heard:
+            link, heard = next(iter(self._heard.items()))
+            if heard + dead_after > now:
+                self._sweep_at = heard + dead_after
+                break
+            self.link_lost(link, "silent")
+            self._ctx.emit(fx.CloseLink(link, "silent"))
+        else:
+            self._sweep_at = float("inf")
+        for waiting in self._overdue():
+            self._drop(waiting)
+            self._ctx.emit(fx.CloseLink(waiting.number, "no attach"))
+
+    def _overdue(self) -> list[_Link]:
+        return [waiting for waiting in self._waiting.values() if self._waiting_until(waiting) <= self._ctx.now]
+
+    def _waiting_until(self, waiting: _Link) -> float:
+        return waiting.since + _WAITING_LIMIT * self._ctx.settings.dead_after

@@ -1,0 +1,65 @@
+"""Order-free sums over the subtrees of a tree, kept up at each change in time that grows with depth, not with size.
+
+The sum of a subtree covers the *active* attachments in it, without its root: those whose own link is up, as told by
+the parent at its other end. A link that is down above them does not matter, so one record takes a branch down at both
+ends of a tunnel alike. What lies below a cluster that is away is not counted anywhere above that cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.messages import Digest
+
+_MODULUS = 1 << 64
+
+
+def mark(entry: ClusterEntry) -> int:
+    """An active attachment's part of the sum: 8 bytes of SHA-256 over "uid:epoch:facts version:status version:1"."""
+    status = entry.status.version if entry.status else 0
+    text = f"{entry.uid}:{entry.epoch}:{entry.facts.version}:{status}:1"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+class Sums:
+    """The sum below each cluster that has, or had, something below it."""
+
+    def __init__(self, root: str, entries: dict[str, ClusterEntry]) -> None:
+        self._root = root
+        self._entries = entries
+        self._sums: dict[str, list[int]] = {}
+
+    def enter(self, entry: ClusterEntry) -> None:
+        """Count an entry and all below it in the sums above it."""
+        self._shift(entry, 1)
+
+    def leave(self, entry: ClusterEntry) -> None:
+        """Undo `enter`: called before anything that its mark or its place depends on is changed."""
+        self._shift(entry, -1)
+
+    def below(self, uid: str) -> Digest:
+        return Digest(*self._sums.get(uid, (0, 0)))
+
+    def forget(self, uid: str) -> None:
+        """Nothing is below this cluster any more."""
+        self._sums.pop(uid, None)
+
+    def _shift(self, entry: ClusterEntry, sign: int) -> None:
+        if entry.is_away:
+            return
+        count, total = self._sums.get(entry.uid, (0, 0))
+        if entry.up:
+            count += 1
+            total += mark(entry)
+        if not count:
+            return
+        uid = entry.parent_uid
+        while True:
+            sums = self._sums.setdefault(uid, [0, 0])
+            sums[0] += sign * count
+            sums[1] = (sums[1] + sign * total) % _MODULUS
+            above = self._entries.get(uid)
+            if uid == self._root or above is None or above.is_away:
+                return
+            uid = above.parent_uid

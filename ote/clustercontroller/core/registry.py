@@ -1,0 +1,615 @@
+"""What is known of every cluster in the subtree: one attachment and the facts per uid; all else follows from it.
+
+The one idea (rule 14): an entry points to its parent, and nothing else is stored of where it is. Next hop, path,
+state and ages are read off the chain of parents when they are asked for, so one record moves a subtree, or takes a
+branch down.
+
+Which news is taken
+* through the child on whose chain the cluster runs: whether its link is up, its facts and its status;
+* through any child: an attachment of a higher epoch whose parent stands below that child, if it is signed with the key
+  first seen for that uid. A name never changes. A region that claims a cluster it does not have is ignored, and logged;
+* nothing of evicted uids; who still tells of one is told of the eviction.
+A child that tells of an attachment older than the known one is answered with `Away`, so that it stops counting it.
+
+Events in: `take`, `news_from`, `link_up`, `link_down`, `away`, `evict`, `take_evictions`, `set_own`.
+Effects out: `Put` and `Remove` of `clusters` (when attachment, link or facts change, not for status and ages) and
+`evictions`; `ClustersChanged`; `Send` of `Away` and `Evictions` to a child that is behind; callbacks.
+
+Invariants: chains have no ring, because an attachment is taken only if the chain of its parent leads here without it;
+an entry ends by eviction only; `digest_via(child)` covers what that child counts in its own `digest`, once both have
+heard the same (see `digest`). Not here: links' life and who may attach (`children`), when news is sent (`controller`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core.context import Context, statement
+from ote.clustercontroller.core.digest import Sums
+from ote.clustercontroller.core.entries import NO_FACTS, ClusterEntry, Sharing
+from ote.clustercontroller.core.messages import Away, ClusterRecord, Digest, Evictions, News
+from ote.clustercontroller.core.names import NameIndex
+from ote.clustercontroller.core.records import Entry, Eviction
+from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
+
+MAX_DEPTH = 64
+"""An attachment deeper than this is not taken; commands cross 32 links at most."""
+
+_MAX_REPLACED = 10_000
+
+
+class Registry:
+    """Owned by the controller's core; the callbacks are set by its parts."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.entries: dict[str, ClusterEntry] = {}
+        """All known clusters by uid, this one included. Read only elsewhere."""
+        self.evicted: set[str] = set()
+        """Uids that are members no more; only grows."""
+        self.on_paths_changed: Callable[[list[str]], None] = lambda uids: None
+        """Given the roots of subtrees whose chain, link, instance or journal changed."""
+        self.on_gone: Callable[[str], None] = lambda uid: None
+        """Given the uid of a cluster that has been evicted."""
+        self.on_superseded: Callable[[Away], None] = lambda away: None
+        """A direct child has another attachment of a higher epoch, as told here."""
+        self._me = ctx.uid
+        self._children: dict[str, set[str]] = {}
+        self._links: dict[str, int] = {}
+        self._names = NameIndex()
+        self._sums = Sums(ctx.uid, self.entries)
+        self._sharing = Sharing()
+        self._evicted_sum = 0
+        self._replaced: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._accounts: dict[str, set[str]] = {}
+        self._news: dict[str, None] = {}
+        self._generation = 1
+        self._seen = 1
+        self._moved: dict[str, None] = {}
+        self._shown: dict[str, None] = {}
+        own = ClusterRecord(ctx.uid, ctx.name, "", 0, ctx.instance, b"", ctx.public_key, up=True)
+        self.own = self._new_entry(own, first_seen=0)
+        self._names.add(ctx.name, ctx.uid)
+
+    # --- start ----------------------------------------------------------------------------------------------------
+
+    def load(self, entries: dict[str, Entry], evictions: dict[str, Eviction]) -> None:
+        """Take what was on disk. Direct children are not up until they attach; below them holds what was told last."""
+        for uid in evictions:
+            self._count_eviction(uid)
+        rows = [row for uid, row in entries.items() if uid != self._me and uid not in self.evicted]
+        for row in sorted(rows, key=lambda row: row.first_seen):
+            entry = self._new_entry(row.record, first_seen=row.first_seen)
+            entry.away, entry.away_parent = row.away, row.away_parent
+            entry.up = entry.up and not entry.is_away and entry.parent_uid != self._me
+            self._seen = max(self._seen, row.first_seen + 1)
+            self._names.add(entry.name, entry.uid)
+            self._children.setdefault(entry.parent_uid, set()).add(entry.uid)
+        for row in rows:
+            entry = self.entries[row.record.uid]
+            if self._in_ring(entry):
+                self._drop_child(entry)
+                entry.parent_uid, entry.up = "", False
+                self._children.setdefault("", set()).add(entry.uid)
+        loaded = [self.entries[row.record.uid] for row in rows]
+        self._load_sums(loaded)
+
+    def _in_ring(self, entry: ClusterEntry) -> bool:
+        seen = set()
+        uid = entry.uid
+        while uid != self._me and uid in self.entries:
+            if uid in seen:
+                return True
+            seen.add(uid)
+            uid = self.entries[uid].parent_uid
+        return False
+
+    def _load_sums(self, entries: list[ClusterEntry]) -> None:
+        """Enter parents before children, so that each is counted once: an entered one brings what is below it."""
+        order = [self._me, *sorted({e.parent_uid for e in entries} - self.entries.keys())]
+        for uid in order:
+            order.extend(self._children.get(uid, ()))
+        for uid in order:
+            entry = self.entries.get(uid)
+            if entry is not None and entry is not self.own:
+                self._sums.enter(entry)
+
+    def set_own(self, record: ClusterRecord) -> None:
+        """This cluster's own record has changed."""
+        own = self.own
+        if own.instance != record.instance or own.facts.journal_id != (record.facts or NO_FACTS).journal_id:
+            self._moved[own.uid] = None
+        own.parent_uid, own.epoch, own.instance = record.parent_uid, record.epoch, record.instance
+        own.signature, own.public_key = record.signature, record.public_key
+        self._take_facts(own, record)
+        self._news[own.uid] = None
+        self._shown[own.uid] = None
+        self._flush()
+
+    # --- what children say ----------------------------------------------------------------------------------------
+
+    def take(self, record: ClusterRecord, via: str | None = None) -> bool:
+        """Take a record told by the direct child `via`; without it, the record of a child that attaches here.
+
+        Returns whether anything changed. Nothing is raised: what may not be taken is left, and logged where it is odd.
+        """
+        changed = self._take(record, record.uid if via is None else via)
+        self._flush()
+        return changed
+
+    def news_from(self, via: str, news: News) -> bool:
+        """Take news of a direct child, also as part of a full account. Returns whether anything changed."""
+        if news.full_begin:
+            self._accounts[via] = set()
+        changed = False
+        seen = self._accounts.get(via)
+        for record in news.records:
+            changed |= self._take(record, via)
+            entry = self.entries.get(record.uid)
+            if seen is not None and entry is not None and entry.epoch == record.epoch:
+                seen.add(record.uid)
+        if news.full_end and seen is not None:
+            changed |= self._end_missing(via, self._accounts.pop(via))
+        self._flush()
+        return changed
+
+    def in_account(self, via: str) -> bool:
+        """Whether a full account of this child has begun and not ended."""
+        return via in self._accounts
+
+    def full_account(self, via: str, seen: Collection[str]) -> bool:
+        """End the attachments below `via` that its full account did not have. Returns whether there were any."""
+        changed = self._end_missing(via, seen)
+        self._flush()
+        return changed
+
+    def _end_missing(self, via: str, seen: Collection[str]) -> bool:
+        ended = False
+        for uid in list(self.descendants(via)):
+            entry = self.entries[uid]
+            if entry.up and uid not in seen:
+                self._set_up(entry, False)
+                ended = True
+        return ended
+
+    def _take(self, record: ClusterRecord, via: str) -> bool:
+        uid = record.uid
+        if uid == self._me:
+            return False
+        if uid in self.evicted:
+            self._answer(via, Evictions([uid]))
+            return False
+        entry = self.entries.get(uid)
+        if entry is None or (record.epoch > entry.epoch and record.epoch >= entry.away):
+            return self._take_attachment(entry, record, via)
+        if record.epoch < entry.known_epoch:
+            self._answer(via, Away(uid, entry.known_epoch, self._parent_name(entry)))
+            return False
+        same = (entry.parent_uid, entry.instance) == (record.parent_uid, record.instance)
+        if self.via(uid) != via:
+            if not same:
+                # Two attachments of one epoch, from a disk that was set back: only a higher one can settle it.
+                self._answer(via, Away(uid, entry.epoch + 1, self._parent_name(entry)))
+            return False
+        if not same:
+            return self._take_attachment(entry, record, via)
+        return self._take_update(entry, record, via)
+
+    def _take_update(self, entry: ClusterEntry, record: ClusterRecord, via: str) -> bool:
+        """News within an attachment, from the child on whose chain it runs."""
+        before = (entry.up, entry.facts, entry.status)
+        self._sums.leave(entry)
+        journal = entry.facts.journal_id
+        new_facts = self._take_facts(entry, record)
+        if entry.uid != via and entry.up != record.up:
+            entry.up = record.up
+            entry.changed_at = self.ctx.now
+        if entry.up != before[0] or entry.facts.journal_id != journal:
+            self._moved[entry.uid] = None
+        if not record.up:
+            entry.heard_at = self.ctx.now - record.silent_ms / 1000
+        self._sums.enter(entry)
+        if before == (entry.up, entry.facts, entry.status):
+            return False
+        if new_facts or entry.up != before[0]:
+            self._save(entry)
+        self._news[entry.uid] = None
+        self._shown[entry.uid] = None
+        return True
+
+    def _take_attachment(self, entry: ClusterEntry | None, record: ClusterRecord, via: str) -> bool:
+        uid = record.uid
+        problem = self._refusal(entry, record, via)
+        if problem:
+            self.ctx.log("warning", "attachment not taken", cluster=record.name, uid=uid, via=via, problem=problem)
+            return False
+        old_via = None
+        if entry is None:
+            entry = self._new_entry(record, first_seen=self._seen)
+            self._seen += 1
+            self._names.add(entry.name, entry.uid)
+        else:
+            old_via = self.via(entry.uid)
+            self._replace(entry, record)
+        self._children.setdefault(entry.parent_uid, set()).add(entry.uid)
+        self._sums.enter(entry)
+        self._tell_old_parent(entry, old_via, via)
+        self._moved[entry.uid] = None
+        self._news[entry.uid] = None
+        self._save(entry)
+        return True
+
+    def _replace(self, entry: ClusterEntry, record: ClusterRecord) -> None:
+        """Put a known cluster where a newer attachment says; the caller counts it there."""
+        self._sums.leave(entry)
+        self._drop_child(entry)
+        if entry.instance != record.instance:
+            self._replaced[entry.uid, entry.instance] = None
+            self._replaced.pop((entry.uid, record.instance), None)
+            if len(self._replaced) > _MAX_REPLACED:
+                self._replaced.popitem(last=False)
+        entry.parent_uid, entry.epoch, entry.instance = self._shared_uid(record), record.epoch, record.instance
+        entry.signature, entry.up = record.signature, record.up
+        entry.public_key = entry.public_key or record.public_key
+        entry.away, entry.away_parent = 0, ""
+        entry.changed_at, entry.heard_at = self.ctx.now, self.ctx.now - record.silent_ms / 1000
+        self._take_facts(entry, record)
+
+    def _refusal(self, entry: ClusterEntry | None, record: ClusterRecord, via: str) -> str:
+        """Why an attachment may not be taken, empty when it may."""
+        if not self._stands_below(record, via):
+            return "its parent does not stand below the child that tells it"
+        key = record.public_key
+        if entry is not None:
+            if entry.name != record.name:
+                return "the uid is known with another name"
+            key = entry.public_key or key
+            if record.public_key not in (key, b""):
+                return "the uid is known with another key"
+        if not self.ctx.verify(key, statement(record), record.signature):
+            return "the signature does not hold"
+        return ""
+
+    def _stands_below(self, record: ClusterRecord, via: str) -> bool:
+        """Whether the chain of the record's parent runs through `via` to here, without the cluster itself."""
+        if record.uid == via:
+            return record.parent_uid == self._me
+        uid = record.parent_uid
+        for _ in range(MAX_DEPTH):
+            entry = self.entries.get(uid)
+            if entry is None or entry.is_away or uid == record.uid or entry is self.own:
+                return False
+            if uid == via:
+                return entry.parent_uid == self._me
+            uid = entry.parent_uid
+        return False
+
+    def _tell_old_parent(self, entry: ClusterEntry, old_via: str | None, via: str) -> None:
+        if old_via is None or old_via == via:
+            return
+        away = Away(entry.uid, entry.epoch, self._parent_name(entry), entry.instance)
+        if old_via == entry.uid:
+            self.on_superseded(away)
+        else:
+            self._answer(old_via, away)
+
+    def _take_facts(self, entry: ClusterEntry, record: ClusterRecord) -> bool:
+        """Take facts and status as told; whether the facts are new."""
+        if record.status is not None and record.status != entry.status:
+            entry.status = record.status
+        if record.facts is None or record.facts == entry.facts:
+            return False
+        entry.facts = self._sharing.facts(record.facts)
+        return True
+
+    # --- links ----------------------------------------------------------------------------------------------------
+
+    def link_up(self, uid: str, link: int) -> None:
+        """A direct child, whose record has been taken, is reached by this link."""
+        self._links[uid] = link
+        self._accounts.pop(uid, None)
+        self._moved[uid] = None
+        self._set_up(self.entries[uid], True)
+        self._flush()
+
+    def link_down(self, uid: str, link: int, epoch: int, heard: float | None = None) -> None:
+        """A direct child's link has ended, and with it the attachment of this epoch, if there is no higher one."""
+        if self._links.get(uid) == link:
+            del self._links[uid]
+            self._accounts.pop(uid, None)
+        entry = self.entries.get(uid)
+        if entry is not None and entry.epoch == epoch and entry.parent_uid == self._me and entry.up:
+            entry.heard_at = self.ctx.now if heard is None else heard
+            self._set_up(entry, False)
+        self._flush()
+
+    def away(self, away: Away) -> int | None:
+        """A cluster below has attached elsewhere, as told from above, or by itself with its goodbye.
+
+        Returns the link of the child that has to be told so too, if there is one.
+        """
+        entry = self.entries.get(away.uid)
+        if entry is None or entry is self.own or away.epoch <= entry.known_epoch:
+            return None
+        via = self.via(away.uid)
+        self._sums.leave(entry)
+        entry.up, entry.away, entry.away_parent = False, away.epoch, away.parent
+        entry.changed_at = entry.heard_at = self.ctx.now
+        self._moved[entry.uid] = None
+        self._news[entry.uid] = None
+        self._save(entry)
+        if via == away.uid:
+            self.on_superseded(away)
+        self._flush()
+        return None if via is None or via == away.uid else self._links.get(via)
+
+    def _set_up(self, entry: ClusterEntry, up: bool) -> None:
+        if entry.up == up:
+            return
+        self._sums.leave(entry)
+        entry.up = up
+        entry.changed_at = self.ctx.now
+        self._sums.enter(entry)
+        self._moved[entry.uid] = None
+        self._news[entry.uid] = None
+        self._save(entry)
+
+    # --- evictions ------------------------------------------------------------------------------------------------
+
+    def evict(self, uid: str) -> list[str]:
+        """End a member. Returns the names of the clusters whose configured parent it was."""
+        entry = self.entries.get(uid)
+        name = entry.name if entry else ""
+        self.take_evictions([uid])
+        return [other.name for other in self.entries.values() if name and other.facts.configured_parent == name]
+
+    def take_evictions(self, uids: Iterable[str]) -> list[str]:
+        """Learn evictions. Returns those that are new; this cluster's own may be among them, its entry stays."""
+        new = [uid for uid in dict.fromkeys(uids) if uid not in self.evicted]
+        for uid in new:
+            entry = self.entries.get(uid)
+            self._count_eviction(uid)
+            self.ctx.put("evictions", uid, Eviction(entry.name if entry else ""))
+            if entry is not None and entry is not self.own:
+                self._remove(entry)
+            if uid != self._me:
+                self.on_gone(uid)
+        self._flush()
+        return new
+
+    def evictions_digest(self) -> bytes:
+        """Equal for equal sets of evictions."""
+        return self._evicted_sum.to_bytes(16) if self.evicted else b""
+
+    def _count_eviction(self, uid: str) -> None:
+        self.evicted.add(uid)
+        self._evicted_sum ^= int.from_bytes(hashlib.sha256(uid.encode()).digest()[:16])
+
+    def _remove(self, entry: ClusterEntry) -> None:
+        uid = entry.uid
+        below = self._children.get(uid, set())
+        self._sums.leave(entry)
+        self._drop_child(entry)
+        del self.entries[uid]
+        self._links.pop(uid, None)
+        self._news.pop(uid, None)
+        heir = self._names.remove(entry.name, uid)
+        if heir is not None:
+            self._moved[heir] = None
+        self.ctx.remove("clusters", uid)
+        self._shown[uid] = None
+        self._moved.update(dict.fromkeys(below))
+
+    # --- what is asked --------------------------------------------------------------------------------------------
+
+    def get(self, uid: str) -> ClusterEntry | None:
+        return self.entries.get(uid)
+
+    def find(self, text: str) -> ClusterEntry | None:
+        """By name, uid, name@first digits of the uid, or "." for this cluster."""
+        if text == ".":
+            return self.own
+        name, _, digits = text.partition("@")
+        if digits:
+            uids = [uid for uid in self._names.all(name) if uid.startswith(digits)]
+            return self.entries[uids[0]] if len(uids) == 1 else None
+        return self.entries.get(self._names.holder(text) or text)
+
+    def name_holder(self, name: str) -> str | None:
+        """Uid of the cluster that holds this name."""
+        return self._names.holder(name)
+
+    def children(self, uid: str) -> Collection[str]:
+        """Uids of those whose last known parent this is."""
+        return self._children.get(uid, frozenset())
+
+    def descendants(self, uid: str) -> Iterator[str]:
+        """Uids of all below a cluster, parents first; without those that are away, and what is below them."""
+        return self._below(uid, with_away=False)
+
+    def known_epoch(self, uid: str) -> int:
+        """The highest epoch heard of, 0 for a cluster never heard of."""
+        entry = self.entries.get(uid)
+        return entry.known_epoch if entry else 0
+
+    def was_replaced(self, uid: str, instance: str) -> bool:
+        """Whether this instance's attachment was followed by one of another instance."""
+        return (uid, instance) in self._replaced
+
+    def next_hop(self, uid: str) -> int | None:
+        """The link on which to send what is for `uid`; None while it cannot be reached from here."""
+        entry = self.entries.get(uid)
+        while entry is not None and entry.up and entry is not self.own:
+            if entry.parent_uid == self._me:
+                return self._links.get(entry.uid)
+            entry = self.entries.get(entry.parent_uid)
+        return None
+
+    def via(self, uid: str) -> str | None:
+        """The direct child on the chain, up or not; None if the cluster is not below."""
+        entry = self.entries.get(uid)
+        while entry is not None and not entry.is_away and entry is not self.own:
+            if entry.parent_uid == self._me:
+                return entry.uid
+            entry = self.entries.get(entry.parent_uid)
+        return None
+
+    def is_below(self, uid: str) -> bool:
+        return self.via(uid) is not None
+
+    def state(self, uid: str) -> str:
+        """ONLINE, OFFLINE, AWAY or NAME_CONFLICT. A cluster whose chain ends at one that is away is away with it."""
+        entry = self.entries.get(uid)
+        if entry is None:
+            return OFFLINE
+        if self._names.holder(entry.name) != uid:
+            return NAME_CONFLICT
+        broken = self._broken(entry)
+        if any(other is not None and other.is_away for other in broken):
+            return AWAY
+        return OFFLINE if broken else ONLINE
+
+    def since(self, uid: str) -> float:
+        """When the state became what it is, as far as is known (clock of the core)."""
+        entry = self.entries[uid]
+        broken = [other.changed_at for other in self._broken(entry) if other is not None]
+        if broken:
+            return min(broken)
+        return max(other.changed_at for other in self._chain(entry) if other is not None)
+
+    def heard(self, uid: str) -> float:
+        """When it was last heard of: now, if it is online."""
+        entry = self.entries[uid]
+        broken = [other.heard_at for other in self._broken(entry) if other is not None]
+        return min(broken, default=self.ctx.now)
+
+    def path(self, uid: str) -> list[str]:
+        """Names from this controller down to the cluster, along its last known chain."""
+        chain = self._chain(self.entries[uid])
+        return [entry.name for entry in reversed(chain) if entry is not None]
+
+    def digest(self) -> Digest:
+        """Of the active attachments below this cluster, as its parent has to have them."""
+        return self._sums.below(self._me)
+
+    def digest_via(self, uid: str) -> Digest:
+        """Of the active attachments below a child, as this child has to have them."""
+        return self._sums.below(uid)
+
+    # --- what the parent is told ----------------------------------------------------------------------------------
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._news)
+
+    def told_nothing(self) -> None:
+        """There is a new link to a parent: facts and status have been told to nobody on it."""
+        self._generation += 1
+
+    def news(self) -> list[ClusterRecord]:
+        """What changed since the last call: newest per uid, parents first, facts and status if new on this link."""
+        changed, self._news = self._news, {}
+        ordered: dict[str, ClusterEntry] = {}
+        for uid in changed:
+            chain = self._chain(self.entries[uid])
+            for entry in reversed(chain):
+                if entry is not None and entry.uid in changed:
+                    ordered[entry.uid] = entry
+        return [self._told(entry) for entry in ordered.values()]
+
+    def account(self) -> Iterator[ClusterRecord]:
+        """All that is known of this cluster and those below it, parents first. News of before is in it."""
+        self._news = {}
+        uids = [self._me, *self.descendants(self._me)]
+        return (self._told(entry, full=True) for uid in uids if (entry := self.entries.get(uid)) is not None)
+
+    def _told(self, entry: ClusterEntry, full: bool = False) -> ClusterRecord:
+        record = entry.record
+        if not full and entry.told == self._generation:
+            if entry.told_facts is entry.facts:
+                record.facts = None
+            if entry.told_status is entry.status:
+                record.status = None
+        entry.told, entry.told_facts, entry.told_status = self._generation, entry.facts, entry.status
+        return record
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def _new_entry(self, record: ClusterRecord, first_seen: int) -> ClusterEntry:
+        now = self.ctx.now
+        entry = self.entries[record.uid] = ClusterEntry(
+            registry=self,
+            uid=record.uid,
+            name=record.name,
+            parent_uid=self._shared_uid(record),
+            epoch=record.epoch,
+            instance=record.instance,
+            signature=record.signature,
+            public_key=record.public_key,
+            up=record.up,
+            first_seen=first_seen,
+            changed_at=now,
+            heard_at=now - record.silent_ms / 1000 if record.silent_ms else now,
+        )
+        self._take_facts(entry, record)
+        return entry
+
+    def _shared_uid(self, record: ClusterRecord) -> str:
+        parent = self.entries.get(record.parent_uid)
+        return parent.uid if parent else record.parent_uid
+
+    def _parent_name(self, entry: ClusterEntry) -> str:
+        parent = self.entries.get(entry.parent_uid)
+        return entry.away_parent if entry.is_away or parent is None else parent.name
+
+    def _drop_child(self, entry: ClusterEntry) -> None:
+        siblings = self._children[entry.parent_uid]
+        siblings.discard(entry.uid)
+        if not siblings:
+            del self._children[entry.parent_uid]
+            self._sums.forget(entry.parent_uid)
+
+    def _chain(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
+        """The cluster, its parents, this one last; None last where the chain does not lead here."""
+        chain: list[ClusterEntry | None] = [entry]
+        current: ClusterEntry | None = entry
+        while current is not None and current is not self.own:
+            current = self.entries.get(current.parent_uid)
+            chain.append(current)
+        return chain
+
+    def _broken(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
+        """Those on the chain whose own link is down; None stands for a parent that is not known."""
+        return [other for other in self._chain(entry) if other is None or not other.up]
+
+    def _below(self, uid: str, with_away: bool) -> Iterator[str]:
+        waiting = list(self._children.get(uid, ()))
+        while waiting:
+            below = waiting.pop()
+            if with_away or not self.entries[below].is_away:
+                yield below
+                waiting.extend(self._children.get(below, ()))
+
+    def _answer(self, via: str, item: Away | Evictions) -> None:
+        link = self._links.get(via)
+        if link is not None:
+            self.ctx.send(link, item)
+
+    def _save(self, entry: ClusterEntry) -> None:
+        row = Entry(entry.record, entry.first_seen, entry.away, entry.away_parent)
+        self.ctx.put("clusters", entry.uid, row)
+
+    def _flush(self) -> None:
+        """Tell of what the event has changed; a moved cluster is shown with all below it."""
+        moved, self._moved = self._moved, {}
+        shown, self._shown = self._shown, {}
+        for uid in moved:
+            shown[uid] = None
+            shown.update(dict.fromkeys(self._below(uid, with_away=True)))
+        if shown:
+            self.ctx.emit(fx.ClustersChanged(list(shown)))
+        if moved:
+            self.on_paths_changed(list(moved))
