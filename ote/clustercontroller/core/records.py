@@ -46,6 +46,9 @@ class Entry:
     record: ClusterRecord
     first_seen: int = 0
     """Order of arrival here: the holder of a name is the one with the lowest."""
+    away: int = 0
+    """The epoch of an attachment elsewhere; counts while it is above the record's."""
+    away_parent: str = ""
 
 
 @dataclass(slots=True)
@@ -81,6 +84,10 @@ class TargetRow:
     journal_number: int = 0
     latency_ms: int = 0
     since: float = 0.0
+    incarnation: int = 0
+    """Of the origin, that `seq` counts in."""
+    output_bytes: int = 0
+    """Size of an output that the shell keeps, because it was too large for a report."""
 
 
 @dataclass(slots=True)
@@ -103,6 +110,8 @@ class DispatchRow:
     incarnation: int
     targets: list[TargetRow]
     cancelled: bool = False
+    accepted: float = 0.0
+    """Time of acceptance on the core's clock, which goes on over restarts of the process but not of the machine."""
 
 
 @dataclass(slots=True)
