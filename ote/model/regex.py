@@ -235,30 +235,32 @@ class _Machine:
 
     def build(self, node: _Node, after: int) -> int:
         """Adds what matches the node and goes on at `after`; returns where it begins."""
-        match node:
-            case _Char(members):
-                return self.add(members, (after,))
-            case _Sequence(parts):
-                for part in reversed(parts):
-                    after = self.build(part, after)
-                return after
-            case _Choice(parts):
-                return self.add(None, tuple(self.build(part, after) for part in parts))
-            case _Repeat(part, least, most):
-                if most is None:
-                    loop = self.add(None, ())
-                    self.then[loop] = (self.build(part, loop), after)
-                    after = loop
-                else:
-                    end = after
-                    for _ in range(most - least):
-                        after = self.add(None, (self.build(part, after), end))
-                for _ in range(least):
-                    before = self.build(part, after)
-                    if before == after:
-                        break
-                    after = before
-                return after
+        if isinstance(node, _Char):
+            return self.add(node.members, (after,))
+        if isinstance(node, _Sequence):
+            for part in reversed(node.parts):
+                after = self.build(part, after)
+            return after
+        if isinstance(node, _Choice):
+            return self.add(None, tuple(self.build(part, after) for part in node.parts))
+        return self._build_repeat(node, after)
+
+    def _build_repeat(self, node: _Repeat, after: int) -> int:
+        part = node.part
+        if node.most is None:
+            loop = self.add(None, ())
+            self.then[loop] = (self.build(part, loop), after)
+            after = loop
+        else:
+            end = after
+            for _ in range(node.most - node.least):
+                after = self.add(None, (self.build(part, after), end))
+        for _ in range(node.least):
+            before = self.build(part, after)
+            if before == after:
+                break
+            after = before
+        return after
 
     def closure(self, nodes: Sequence[int]) -> frozenset[int]:
         """All nodes reached without reading, as far as they read or end."""
