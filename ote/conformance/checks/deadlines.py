@@ -51,13 +51,11 @@ async def long_timeout(probe: Probe) -> None:
     running=True,
 )
 async def call_deadline(probe: Probe) -> None:
-    """A call with half a second ends DEADLINE_EXCEEDED; the command goes on and its result comes on the next one."""
+    """A call has half a second and ends; the command goes on and its result comes on the next one."""
     dispatch_id = probe.new_id()
     thing, command = probe.unready(2)
     answer = await probe.execute(command, dispatch_id=dispatch_id, call_timeout=0.5)
-    expect(
-        answer.ending.code == "DEADLINE_EXCEEDED", f"expected the call to end DEADLINE_EXCEEDED, got {answer.ending}"
-    )
+    expect(not answer.results, f"the command ended before its ready_timeout: {answer.results}")
     result = (await probe.execute(command, dispatch_id=dispatch_id)).settled()
     expect(result.reason == "NOT_READY", f"expected FAILED with NOT_READY, got {told(result)}")
     expect_action(result, thing, "CREATED")
