@@ -23,6 +23,10 @@ RESERVE = 1024
 LIMIT = 2**62
 """No beat or epoch beyond this is believed: nobody may push a counter to where it cannot grow."""
 
+NEVER = float("inf")
+NONE = Standing(0, 0)
+"""Nothing was ever heard of a root."""
+
 
 def save(ctx: Context, row: records.Self) -> None:
     """Puts the row as it is now; the caller adds a barrier where something waits for it."""
@@ -36,13 +40,10 @@ class Tie:
     until the first parent is taken, a candidate's beat must have been seen to advance.
     """
 
-    def __init__(self, ctx: Context, row: records.Self) -> None:
-        self._ctx = ctx
-        self.standing = Standing(0, 0)
+    def __init__(self, row: records.Self) -> None:
+        self.standing = NONE
         self.told = row.had_children
         self.forgotten = row.had_children
-        self.beat_at = float("-inf")
-        """When the beat was last seen to grow."""
 
     @property
     def best(self) -> Standing | None:
@@ -55,12 +56,85 @@ class Tie:
             return advanced
         return not self.told or parent.better(self.standing)
 
-    def take(self, parent: Standing, fresh: bool) -> None:
-        """Stand under a parent of this standing. `fresh`: the beat is known to be a new one."""
+    def take(self, parent: Standing) -> None:
+        """Stand under a parent of this standing."""
         self.standing = Standing(parent.beat, parent.depth + 1)
         self.forgotten = False
-        if fresh:
-            self.beat_at = self._ctx.now
+
+
+class CutOff:
+    """Whether the beat still comes, and since when it does not (rule 10; F2.3). Used while there is a parent."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self.beat_at = -NEVER
+        """When the beat was last seen to grow; for a parent that was taken cut off, as if it had stopped just then."""
+        self.dead_after = ctx.settings.dead_after
+        self.noticed = False
+        self.leaving = False
+        """It has lasted so long that a connected candidate is looked for."""
+
+    @property
+    def connected(self) -> bool:
+        return self._ctx.now < self.beat_at + self.dead_after
+
+    @property
+    def due(self) -> float:
+        """When `step` has something to do."""
+        if not self.noticed:
+            return self.beat_at + self.dead_after
+        after = self._ctx.settings.leave_cut_off_after
+        if self.leaving or after is None:
+            return NEVER
+        return self.beat_at + self.dead_after + after
+
+    def attached(self, connected: bool, dead_after: float) -> None:
+        self.dead_after = dead_after
+        self.beat_at = self._ctx.now if connected else self._ctx.now - dead_after
+        self.noticed = not connected
+        self.leaving = False
+
+    def beaten(self) -> bool:
+        """The beat grew; whether that ended a cut."""
+        ended, self.noticed = self.noticed, False
+        self.beat_at = self._ctx.now
+        self.leaving = False
+        return ended
+
+    def step(self) -> None:
+        """First notice, then leave."""
+        self.leaving = self.noticed
+        self.noticed = True
+
+
+class Upward:
+    """A standing that a child has heard and this controller has not (a restored root): to be said to the parent.
+
+    Normally the beat gets there by itself within moments; `at` is when to say hello again if it does not.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._heard: Standing | None = None
+        self.at = NEVER
+
+    def hear(self, best: Standing) -> None:
+        if self._heard is None or best.better(self._heard):
+            self._heard = best
+        if self.at == NEVER:
+            self.at = self._ctx.now + 2 * self._ctx.settings.dead_after
+
+    def stands(self, standing: Standing) -> None:
+        """The own standing is this now."""
+        if self._heard is not None and standing.better(self._heard):
+            self._heard = None
+            self.at = NEVER
+
+    def best(self, own: Standing | None) -> Standing | None:
+        """What to say in a hello."""
+        if self._heard is None or (own is not None and own.better(self._heard)):
+            return own
+        return self._heard
 
 
 class RootBeat:
@@ -69,28 +143,28 @@ class RootBeat:
     def __init__(self, ctx: Context, row: records.Self) -> None:
         self._ctx = ctx
         self._row = row
-        self.beat = row.beat
-        self.due = float("inf")
+        self.standing = Standing(row.beat, 0)
+        self.due = NEVER
 
     def start(self) -> None:
-        self._grow_to(self.beat + 1)
+        self._grow_to(self.standing.beat + 1)
 
     def tick(self) -> bool:
         """Grow if it is time; whether it was."""
         if self._ctx.now < self.due:
             return False
-        self._grow_to(self.beat + 1)
+        self._grow_to(self.standing.beat + 1)
         return True
 
     def above(self, best: Standing) -> bool:
         """Go above a standing that somebody has heard; whether that was needed."""
-        if best.beat < self.beat or best.beat > LIMIT:
+        if self.standing.better(best):
             return False
         self._grow_to(best.beat + 1)
         return True
 
     def _grow_to(self, beat: int) -> None:
-        self.beat = beat
+        self.standing = Standing(beat, 0)
         self.due = self._ctx.now + self._ctx.settings.heartbeat
         if beat + RESERVE // 2 > self._row.beat:
             self._row.beat = beat + RESERVE

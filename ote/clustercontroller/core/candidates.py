@@ -16,6 +16,8 @@ from ote.clustercontroller.core import records
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.messages import Alternate, Alternates, Welcome
 
+_BELIEVE_DRAINING = 30.0
+
 
 def key(candidate: Alternate) -> str:
     """What a candidate is known by: its name, or its address while the name is not known."""
@@ -35,7 +37,7 @@ class Candidates:
         self.home = home
         self.alternates = alternates or Alternates()
         self._wait: dict[str, float] = {}
-        self._draining: set[str] = set()
+        self._draining_until: dict[str, float] = {}
         self._first_beat: dict[str, int] = {}
 
     def told(self, alternates: Alternates) -> None:
@@ -45,10 +47,9 @@ class Candidates:
         self.alternates = alternates
         self._ctx.put("self", "alternates", records.AlternatesRow(alternates))
         known = {key(candidate) for candidate in self._all()}
-        for memory in (self._wait, self._first_beat):
-            for gone in memory.keys() - known:
-                del memory[gone]
-        self._draining &= known
+        self._wait = {name: at for name, at in self._wait.items() if name in known}
+        self._draining_until = {name: at for name, at in self._draining_until.items() if name in known}
+        self._first_beat = {name: beat for name, beat in self._first_beat.items() if name in known}
 
     def is_home(self, candidate: Alternate) -> bool:
         return self.home is not None and same(self.home, candidate)
@@ -68,10 +69,11 @@ class Candidates:
         return beat > self._first_beat.get(key(candidate), beat)
 
     def drains(self, candidate: Alternate, on: bool) -> None:
+        """It said whether it drains; believed for a while, then it is asked again."""
         if on:
-            self._draining.add(key(candidate))
+            self._draining_until[key(candidate)] = self._ctx.now + _BELIEVE_DRAINING
         else:
-            self._draining.discard(key(candidate))
+            self._draining_until.pop(key(candidate), None)
 
     def wait(self, candidate: Alternate, seconds: float) -> None:
         """Pass over this one for so long."""
@@ -91,7 +93,7 @@ class Candidates:
             seen.append(candidate)
             if self._wait.get(key(candidate), 0.0) > self._ctx.now:
                 continue
-            if key(candidate) in self._draining:
+            if self._draining_until.get(key(candidate), 0.0) > self._ctx.now:
                 draining.append((candidate, True))
             else:
                 willing.append((candidate, False))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ote.clustercontroller.core.beat import NEVER
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.messages import Alternate
 
@@ -20,8 +21,6 @@ BACKGROUND_CAP = 60.0
 """Cap of the wait between rounds while there is a parent, which is only to be left for a better one."""
 SHORTEST = 0.01
 """Least wait between rounds."""
-
-NEVER = float("inf")
 
 
 class Rounds:

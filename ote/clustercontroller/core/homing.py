@@ -7,9 +7,8 @@ Not here: dialling it and moving over (`parents`).
 
 from __future__ import annotations
 
+from ote.clustercontroller.core.beat import NEVER
 from ote.clustercontroller.core.context import Context
-
-NEVER = float("inf")
 
 
 class Homing:
@@ -20,7 +19,7 @@ class Homing:
         self.probe_at = NEVER
         self._wait = 0.0
         self._not_before = float("-inf")
-        self._home_since: float | None = None
+        self._home_since = 0.0
         self._returned = False
 
     @property
@@ -35,17 +34,18 @@ class Homing:
             self._returned = again
         else:
             self.probe_at = self._ctx.now + self._ctx.settings.probe_interval
-            self._home_since = None
 
     def lost_home(self) -> None:
         """The link to home broke."""
-        since, self._home_since = self._home_since, None
-        if since is None or not self._returned:
-            return
-        settings = self._ctx.settings
-        if self._ctx.now - since >= settings.return_lasted:
+        lasted = self._ctx.now - self._home_since >= self._ctx.settings.return_lasted
+        if lasted:
             self._wait = 0.0
-            return
+        elif self._returned:
+            self.distrust()
+
+    def distrust(self) -> None:
+        """A return came to nothing: wait longer before the next."""
+        settings = self._ctx.settings
         self._wait = min(settings.return_wait_cap, max(settings.return_wait_base, 2 * self._wait))
         self._not_before = self._ctx.now + self._wait
 

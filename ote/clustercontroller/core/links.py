@@ -14,14 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ote.clustercontroller.core.beat import NEVER, NONE
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.messages import Alternate, Beat, ClusterRecord, PathStep, Standing, Welcome
 
 DIALING, HELD, ATTACHING, ACTIVE, LEAVING = "DIALING", "HELD", "ATTACHING", "ACTIVE", "LEAVING"
-
-NEVER = float("inf")
-NONE = Standing(0, 0)
-"""Nothing was ever heard of a root."""
 
 
 @dataclass(slots=True)
@@ -74,9 +71,10 @@ class Link:
 
 
 class Links:
-    """All links of the child's side by number."""
+    """All links of the child's side by number, and the active one."""
 
     def __init__(self) -> None:
+        self.active: Link | None = None
         self._links: dict[int, Link] = {}
 
     def __iter__(self) -> Iterator[Link]:

@@ -1,12 +1,18 @@
 """What a candidate's refusal means for the child: how loudly it is said, and how long that candidate is passed over.
 
-A refusal speaks of one candidate only; the others are still tried. What ends the process or changes the epoch
-(CLUSTER_CLONED, SUPERSEDED) is decided in `parents`. A longer `retry_after` of the candidate wins.
+The one idea: a refusal speaks of one candidate only, the others are still tried. What ends the process or changes the
+epoch (CLUSTER_CLONED, SUPERSEDED) is decided in `parents`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from ote.clustercontroller.core.candidates import Candidates, key
+from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.messages import Alternate, Refused
+
+_LONGEST = 600.0
 
 
 class Refusal(NamedTuple):
@@ -16,7 +22,7 @@ class Refusal(NamedTuple):
     wait: float
 
 
-REFUSALS: dict[str, Refusal] = {
+_MEANINGS: dict[str, Refusal] = {
     "EVICTED": Refusal("error", 600.0),
     "CLUSTER_NAME_TAKEN": Refusal("error", 30.0),
     "NAME_CONFLICT": Refusal("error", 30.0),
@@ -24,18 +30,38 @@ REFUSALS: dict[str, Refusal] = {
     "PROTOCOL_VERSION": Refusal("error", 60.0),
     "NOT_A_PARENT": Refusal("warning", 60.0),
     "CERTIFICATE_EXPIRED": Refusal("warning", 5.0),
-    "BAD_ATTACHMENT": Refusal("warning", 5.0),
-    "BAD_FRAME": Refusal("warning", 5.0),
     "BUSY": Refusal("info", 1.0),
     "DRAINING": Refusal("info", 0.0),
     "STOPPING": Refusal("info", 1.0),
     "REPLACED": Refusal("info", 0.0),
     "SUPERSEDED": Refusal("warning", 0.0),
 }
+_OTHER = Refusal("warning", 5.0)
+"""What is wrong with our frames, and reasons of newer versions."""
 
-UNKNOWN = Refusal("warning", 5.0)
-"""A reason of a newer version."""
 
+class Refusals:
+    """Refusals since the last attachment: each is said aloud once."""
 
-def meaning(reason: str) -> Refusal:
-    return REFUSALS.get(reason, UNKNOWN)
+    def __init__(self, ctx: Context, candidates: Candidates) -> None:
+        self._ctx = ctx
+        self._candidates = candidates
+        self._said: set[tuple[str, str]] = set()
+
+    def note(self, candidate: Alternate, refused: Refused) -> bool:
+        """Log it and let the candidate wait; whether it said so for the first time."""
+        meaning = _MEANINGS.get(refused.reason, _OTHER)
+        what = (key(candidate), refused.reason)
+        first = what not in self._said
+        self._said.add(what)
+        level = meaning.level if first else "debug"
+        self._ctx.log(level, "refused", candidate=what[0], reason=refused.reason, detail=refused.message)
+        wait = min(_LONGEST, max(meaning.wait, refused.retry_after_ms / 1000))
+        if wait > 0:
+            self._candidates.wait(candidate, wait)
+        if refused.reason == "DRAINING":
+            self._candidates.drains(candidate, True)
+        return first
+
+    def attached(self) -> None:
+        self._said.clear()
