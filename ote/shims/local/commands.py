@@ -22,7 +22,7 @@ from ote.shims.local import documents, replies
 from ote.shims.local.core import manifest, names
 from ote.shims.local.core.cluster import Cluster
 from ote.shims.local.core.dispatches import Dispatch, Memory, Watching
-from ote.shims.local.core.manifest import InvalidManifest, Manifest
+from ote.shims.local.core.manifest import InvalidManifest, Manifest, Needs
 from ote.shims.local.core.names import DEFAULT_NAMESPACE, Key
 from ote.shims.local.keeper import Keeper
 from ote.shims.local.processes import finish
@@ -76,10 +76,10 @@ class Running:
 class Commands:
     """The changes of one shim. `load` first; `close` leaves those that run to the next process."""
 
-    def __init__(self, keeper: Keeper, store: Store, *, needs_command: bool) -> None:
+    def __init__(self, keeper: Keeper, store: Store, *, needs: Needs) -> None:
         self._keeper = keeper
         self._store = store
-        self._needs_command = needs_command
+        self._needs: Needs = needs
         self._memory = Memory()
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -279,11 +279,11 @@ class Commands:
     async def _read_manifests(self, data: bytes) -> list[Manifest]:
         if len(data) <= _IN_PROCESS:
             return await asyncio.to_thread(self._check, data)
-        arguments = [sys.executable, "-m", documents.__name__, *(["command"] if self._needs_command else [])]
+        arguments = [sys.executable, "-m", documents.__name__, self._needs]
         return await _check_elsewhere(arguments, data)
 
     def _check(self, data: bytes) -> list[Manifest]:
-        return manifest.check(documents.read(data), needs_command=self._needs_command)
+        return manifest.check(documents.read(data), needs=self._needs)
 
 
 async def _check_elsewhere(arguments: list[str], data: bytes) -> list[Manifest]:

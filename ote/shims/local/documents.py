@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ote.shims.local.core import manifest, schema
-from ote.shims.local.core.manifest import InvalidManifest, Manifest
+from ote.shims.local.core.manifest import InvalidManifest, Manifest, Needs
 
 MAX_DEPTH = 64
 """Deepest nesting of a document."""
@@ -231,9 +231,9 @@ def _read_yaml(text: str) -> list[Any]:
     return builder.documents
 
 
-def _work(data: bytes, needs_command: bool, write: Callable[[bytes], object]) -> None:
+def _work(data: bytes, needs: Needs, write: Callable[[bytes], object]) -> None:
     try:
-        checked = manifest.check(read(data), needs_command=needs_command)
+        checked = manifest.check(read(data), needs=needs)
     except InvalidManifest as error:
         _write(write, msgspec.msgpack.encode(error.problems))
         return
@@ -267,12 +267,12 @@ def decode(output: bytes) -> Iterator[Manifest]:
 
 
 def main() -> None:
-    """Checks manifests from stdin; "command" as the argument says that containers need one."""
+    """Checks manifests from stdin; the argument says what every container must have."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
     resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
-    _work(sys.stdin.buffer.read(), "command" in sys.argv[1:], sys.stdout.buffer.write)
+    _work(sys.stdin.buffer.read(), "image" if "image" in sys.argv[1:] else "command", sys.stdout.buffer.write)
     sys.stdout.buffer.flush()
 
 

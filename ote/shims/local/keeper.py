@@ -49,7 +49,10 @@ class Clock:
 
 
 class MachineSource:
-    """New names by chance, and ports that this machine has free."""
+    """New names by chance, and ports that this machine has free. holds: whether a driver keeps a port for itself."""
+
+    def __init__(self, holds: Callable[[int], bool] = lambda port: False) -> None:
+        self._holds = holds
 
     def uid(self) -> str:
         """A random UUID."""
@@ -61,6 +64,8 @@ class MachineSource:
 
     def port(self, preferred: int) -> int:
         """A port on which nobody listens now."""
+        if preferred and self._holds(preferred):
+            return preferred
         for wish in (preferred, 0):
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,7 +84,7 @@ class Keeper:
         self, store: Store, driver: Driver, *, backoff: Backoff = Backoff(), clock: Clock | None = None
     ) -> None:
         self.clock = clock or Clock()
-        self.cluster = Cluster(MachineSource(), backoff)
+        self.cluster = Cluster(MachineSource(driver.holds), backoff)
         self.changed = asyncio.Condition()
         """Notified after each commit that changed the cluster."""
         self.trouble = ""
@@ -143,7 +148,16 @@ class Keeper:
         base = self._driver.base_variables(pod, wanted, state.ports)
         variables = environment.variables(wanted, fields, base, pod.namespace, lookup)
         command = [environment.expand(word, variables) for word in (*wanted.command, *wanted.args)]
-        return Plan(pod, wanted, state.attempt, list(state.ports), command, variables, self._volumes(pod))
+        return Plan(
+            pod=pod,
+            container=wanted,
+            attempt=state.attempt,
+            ports=list(state.ports),
+            command=command,
+            variables=variables,
+            volumes=self._volumes(pod),
+            siblings=lambda: [self.plan(pod, container.name) for container in pod.containers],
+        )
 
     def _volumes(self, pod: Pod) -> dict[str, Sequence[environment.VolumeFile] | None]:
         lookup = self.cluster.lookup

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ote.shims.local.core.environment import VolumeFile
+from ote.shims.local.core.manifest import Needs
 from ote.shims.local.core.records import Pod
 from ote.shims.local.core.spec import Container
 
@@ -16,7 +17,8 @@ from ote.shims.local.core.spec import Container
 class Plan(NamedTuple):
     """All that an attempt of a container is made from.
 
-    variables: its whole environment. volumes: files by volume name, None for a folder that belongs to the containers.
+    variables: its whole environment. siblings: the plans of all containers of the pod, this one included. volumes:
+    files by volume name, None for a folder that belongs to the containers.
     """
 
     pod: Pod
@@ -26,6 +28,7 @@ class Plan(NamedTuple):
     command: Sequence[str]
     variables: Mapping[str, str]
     volumes: Mapping[str, Sequence[VolumeFile] | None]
+    siblings: Callable[[], Sequence[Plan]]
 
 
 class Ended(NamedTuple):
@@ -39,13 +42,16 @@ class Driver(Protocol):
     """Runs containers. Methods that wait may be cancelled; that ends no container."""
 
     kind: str
-    needs_command: bool
+    needs: Needs
 
     def base_variables(self, pod: Pod, container: Container, ports: Sequence[int]) -> dict[str, str]:
         """The variables that every container gets: PORT and what else the driver gives."""
 
     def reach(self, container: Container, ports: Sequence[int], port: int | str) -> int:
         """The port of this machine that stands for a port of the manifest."""
+
+    def holds(self, port: int) -> bool:
+        """Whether the driver itself keeps a port for a container that it gave it to before."""
 
     async def begin(self, known: set[str]) -> None:
         """Called once before all else: removes what pods left behind that nobody knows any longer."""

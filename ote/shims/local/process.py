@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ote.shims.local import files
 from ote.shims.local.core.environment import VolumeFile
+from ote.shims.local.core.manifest import Needs
 from ote.shims.local.core.records import Pod
 from ote.shims.local.core.spec import Container
 from ote.shims.local.files import PodFolder
@@ -47,7 +48,7 @@ class ProcessDriver:
     """Runs containers as processes, their files below data_dir."""
 
     kind = "process"
-    needs_command = True
+    needs: Needs = "command"
 
     def __init__(self, data_dir: Path) -> None:
         self._pods = data_dir / "pods"
@@ -71,6 +72,10 @@ class ProcessDriver:
             if port in (declared.name, declared.container_port):
                 return free
         return int(port)
+
+    def holds(self, port: int) -> bool:
+        """Never: a port belongs to whoever listens on it."""
+        return False
 
     async def begin(self, known: set[str]) -> None:
         """Removes folders of pods that are gone."""

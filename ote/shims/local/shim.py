@@ -74,7 +74,7 @@ class LocalShim:
             keeper = Keeper(store, driver, backoff=self._backoff)
             keeper.load()
             await driver.begin(set(keeper.cluster.pods))
-            commands = Commands(keeper, store, needs_command=driver.needs_command)
+            commands = Commands(keeper, store, needs=driver.needs)
             commands.load()
             resources.callback(commands.close)
             self._running = await resources.enter_async_context(_running(keeper))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,9 @@ MAX_OBJECTS = 10_000
 """Most objects of one command."""
 MAX_PROBLEMS = 50
 """Most problems that one answer names."""
+
+Needs = Literal["command", "image"]
+"""What every container must have: a command of this machine, or an image."""
 
 _SERVER_META = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink")
 
@@ -44,16 +47,16 @@ class Manifest(msgspec.Struct, frozen=True):
     body: dict[str, Any]
 
 
-def check(documents: Iterable[Any], *, needs_command: bool) -> list[Manifest]:
+def check(documents: Iterable[Any], *, needs: Needs) -> list[Manifest]:
     """The objects of documents, lists unpacked, in an order in which what is needed comes first.
 
-    needs_command: refuse containers without a command, for drivers that have no images.
+    needs: what the driver cannot do without.
     Raises InvalidManifest.
     """
     problems: list[str] = []
     found: dict[Key, Manifest] = {}
     for label, document in _flatten(documents, problems):
-        manifest = _check_one(label, document, needs_command, problems)
+        manifest = _check_one(label, document, needs, problems)
         if manifest is None:
             continue
         if manifest.key in found:
@@ -129,7 +132,7 @@ def _key(label: str, document: Any, problems: list[str]) -> Key | None:
     return names.key_of(kind, metadata.get("namespace") or "", metadata["name"])
 
 
-def _check_one(label: str, document: Any, needs_command: bool, problems: list[str]) -> Manifest | None:
+def _check_one(label: str, document: Any, needs: Needs, problems: list[str]) -> Manifest | None:
     key = _key(label, document, problems)
     if key is None:
         return None
@@ -138,7 +141,7 @@ def _check_one(label: str, document: Any, needs_command: bool, problems: list[st
     if not found:
         template = _pod_of(key.kind, document)
         if template is not None:
-            _check_pod(key.kind, *template, needs_command, found)
+            _check_pod(key.kind, *template, needs, found)
         if key.kind == "Deployment":
             _check_selector(document["spec"], found)
         if key.kind == "Namespace" and not names.is_label(key.name):
@@ -155,7 +158,7 @@ def _pod_of(kind: str, document: dict[str, Any]) -> tuple[dict[str, Any], str] |
     return None
 
 
-def _check_pod(kind: str, spec: dict[str, Any], path: str, needs_command: bool, problems: list[str]) -> None:
+def _check_pod(kind: str, spec: dict[str, Any], path: str, needs: Needs, problems: list[str]) -> None:
     policy = spec.get("restartPolicy") or "Always"
     if kind == "Deployment" and policy != "Always":
         problems.append(f"{path}.restartPolicy: must be Always in a Deployment")
@@ -166,13 +169,15 @@ def _check_pod(kind: str, spec: dict[str, Any], path: str, needs_command: bool, 
     containers = spec["containers"]
     _check_unique([container["name"] for container in containers], f"{path}.containers", problems)
     for index, container in enumerate(containers):
-        _check_container(container, f"{path}.containers[{index}]", volumes, needs_command, problems)
+        _check_container(container, f"{path}.containers[{index}]", volumes, needs, problems)
 
 
 def _check_container(
-    container: dict[str, Any], path: str, volumes: list[str], needs_command: bool, problems: list[str]
+    container: dict[str, Any], path: str, volumes: list[str], needs: Needs, problems: list[str]
 ) -> None:
-    if needs_command and not container.get("command"):
+    if needs == "image" and not container.get("image"):
+        problems.append(f"{path}.image: missing; the podman driver runs images")
+    if needs == "command" and not container.get("command"):
         problems.append(
             f"{path}.command: missing; the process driver runs commands of this machine, an image's own entrypoint "
             "needs the podman driver (--driver podman)"
