@@ -86,7 +86,7 @@ test: environment-dev  ## every test that needs Python alone
 	$(if $(SERIAL),$(PYTEST) $(SERIAL))
 
 test-real: environment-dev
-	tests/real/install.sh
+	PYTHON=$(BIN)/python tests/real/install.sh
 	OTE_REAL=1 $(PYTEST) -m real tests
 
 test-all: test test-real  ## every test, with podman, grpcurl, Go and Node (installed where missing)

@@ -69,3 +69,17 @@ def real_part() -> Callable[[str], str]:
         return found
 
     return find
+
+
+@pytest.fixture
+def example_shim(real_part: Callable[[str], str]) -> Callable[[str], list[str]]:
+    """Answers the command of the example shim in go or node; the test fails when it is not built."""
+
+    def find(language: str) -> list[str]:
+        folder = CACHE / "example-shims" / language
+        if not (folder / "made-from").exists():
+            pytest.fail(f"the example shim in {language} is not built; tests/real/install.sh builds it")
+        commands = {"go": [str(folder / "ote-memory-shim")], "node": [real_part("node"), str(folder / "main.js")]}
+        return commands[language]
+
+    return find

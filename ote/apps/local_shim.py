@@ -42,7 +42,7 @@ _EPILOG = """Example: ote-local-shim --driver process --listen unix:/run/ote/shi
 def main() -> int:
     """Runs the program; returns its exit code."""
     try:
-        code = _program.main(prog_name="ote-local-shim", standalone_mode=False)
+        code = program.main(prog_name="ote-local-shim", standalone_mode=False)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
@@ -86,7 +86,7 @@ def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_with_settings
 @click.pass_context
-def _program(context: click.Context, /, config: Path | None, **flags: Any) -> int | None:
+def program(context: click.Context, /, config: Path | None, **flags: Any) -> int | None:
     """Serve this machine as a cluster: Kubernetes manifests as processes or podman containers."""
     if context.invoked_subcommand is not None:
         return None
@@ -96,7 +96,7 @@ def _program(context: click.Context, /, config: Path | None, **flags: Any) -> in
     return 0
 
 
-@_program.command(epilog="Example: ote-local-shim stop --data-dir /var/lib/ote-shim")
+@program.command(epilog="Example: ote-local-shim stop --data-dir /var/lib/ote-shim")
 @click.option("--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 def stop(data_dir: Path) -> None:
     """End all pods of a shim that does not run any more, and delete what made them."""

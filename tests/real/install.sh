@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests marked `real` need and the machine lacks. Debian's packages only as root and only missing ones;
 # everything else goes into ~/.cache/ote (OTE_CACHE), nothing into the checkout. A second run changes nothing.
+# PYTHON names the interpreter with grpcio-tools, for the example in Go.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache="${OTE_CACHE:-$HOME/.cache/ote}"
@@ -24,9 +25,8 @@ packages() { # PROGRAM=PACKAGE …: installs the packages of the programs that a
   DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-sum() { cat "$@" | sha256sum | cut -c1-12; }
-
-packages podman=podman runc=runc busybox=busybox-static go=golang-go node=nodejs npm=npm
+packages podman=podman runc=runc busybox=busybox-static node=nodejs npm=npm
+have go || stop "missing: Go, of the version in examples/shims/go/go.mod or newer"
 
 if [ ! -x "$bin/grpcurl-$GRPCURL" ]; then
   echo "building grpcurl $GRPCURL"
@@ -34,3 +34,16 @@ if [ ! -x "$bin/grpcurl-$GRPCURL" ]; then
   mv "$bin/grpcurl" "$bin/grpcurl-$GRPCURL"
 fi
 ln -sf "grpcurl-$GRPCURL" "$bin/grpcurl"
+
+example() { # LANGUAGE: builds that example of a shim, again when its sources or the contract changed
+  local out="$cache/example-shims/$1" sources
+  sources="$(find "examples/shims/$1" proto -type f | LC_ALL=C sort | xargs sha256sum | sha256sum)"
+  [ "$(cat "$out/made-from" 2>/dev/null)" != "$sources" ] || return 0
+  echo "building the example shim in $1"
+  rm -rf "$out"
+  "examples/shims/$1/build.sh" "$out"
+  echo "$sources" >"$out/made-from"
+}
+
+example go
+example node
