@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -95,7 +95,9 @@ class WatchHub(Generic[K, V]):
         for watcher in self._watchers:
             watcher.fail(self._closed)
 
-    async def watch(self, token: str = "", *, match: Callable[[V], bool] | None = None) -> AsyncIterator[Change[K, V]]:
+    async def watch(
+        self, token: str = "", *, match: Callable[[V], bool] | None = None
+    ) -> AsyncGenerator[Change[K, V], None]:
         """Without a token everything as PUT and a BOOKMARK, then changes; with one, a BOOKMARK-less stream of changes.
 
         match: which values the watcher wants; one that stops matching is REMOVED. After a resume REMOVED may name a key
