@@ -12,10 +12,11 @@ Who is refused: a wrong protocol version, another identity than the certificate'
 uid (only newcomers: a clash made during a cut keeps its tunnel), an instance that another instance of the same uid has
 followed (a clone), anybody but last resorts while draining, and the ones above the admission rate.
 
-Invariants: at most one link per uid is attached, the newest; a uid's epoch only grows here. Clones: when an attachment
-follows one of another instance, the other instance is told CLUSTER_CLONED, which is heard only if it still runs, so a
-plain quick restart passes. SUPERSEDED(epoch) after Attached says that the tree knows a higher epoch from before: the
-child's disk was set back, and it has to go above.
+Invariants: at most one link per uid is *the* link, the newest; a uid's epoch only grows here. An older link of the
+same process is read until its goodbye, or its silence. Clones: when an attachment follows one of another instance, that
+instance is told CLUSTER_CLONED, which is heard only if it still runs, so a plain quick restart passes.
+SUPERSEDED(epoch) after Attached says that the tree knows a higher epoch from before: the child's disk was set back, and
+it has to go above.
 Silence: any frame is life; who wakes later than two heartbeats after it was due restarts all silence timers first.
 Not here: what is known of clusters (`registry`), the lists of candidates (`alternates`), making beats (`parents`).
 """
@@ -35,6 +36,7 @@ from ote.clustercontroller.core.records import Self
 from ote.clustercontroller.core.registry import Registry
 
 PROTOCOL_VERSION = 1
+NEVER = float("inf")
 
 _BEAT_PATIENCE = 1.25
 """Heartbeat intervals without a new beat after which the children are told so; a bit late is no reason."""
@@ -90,18 +92,21 @@ class Children:
         self._parents = parents
         self._self = self_row
         self._links: dict[int, _Link] = {}
+        self._of_uid: dict[str, list[_Link]] = {}
+        """All links of a uid, oldest first; few."""
         self._by_uid: dict[str, _Link] = {}
+        """The newest attached link of a uid."""
         self._waiting: dict[int, _Link] = {}
         self._heard: OrderedDict[int, float] = OrderedDict()
         """When each attached link was heard last, the one longest ago first."""
-        self._sweep_at = float("inf")
+        self._sweep_at = NEVER
         self._draining = False
         self._told = (m.Standing(0, 0), list[m.PathStep](), False)
-        self._beat_at = float("inf")
-        self._alternates_at = float("-inf")
-        self._alternates_due = False
-        self._candidates = Candidates(None, (), None, ())
-        self._told_above: m.Alternates | None = None
+        self._beat_at = NEVER
+        self._alternates_told = float("-inf")
+        self._alternates_at = NEVER
+        self._candidates: Candidates | None = None
+        self._above = self._now_above()
         self._admit_room = ctx.settings.admit_per_second
         self._admit_since = ctx.now
         registry.on_superseded = self._superseded
@@ -119,13 +124,21 @@ class Children:
             self._ctx.send(link, refused)
             self._ctx.emit(fx.CloseLink(link, refused.reason))
             return refused
+        self._replace_waiting(hello.uid)
         opened = _Link(link, hello, self._ctx.now)
         self._links[link] = self._waiting[link] = opened
+        self._of_uid.setdefault(hello.uid, []).append(opened)
         welcome = self._welcome(hello.uid)
         opened.path = welcome.path
         self._ctx.send(link, welcome)
         self._start_beats()
         return welcome
+
+    def _replace_waiting(self, uid: str) -> None:
+        """One link per uid may wait: who says hello anew has given up the one before."""
+        for waiting in [link for link in self._of_uid.get(uid, ()) if not link.epoch]:
+            self._drop(waiting)
+            self._ctx.emit(fx.CloseLink(waiting.number, "a newer one waits"))
 
     def _welcome(self, uid: str) -> m.Welcome:
         ctx, parents = self._ctx, self._parents
@@ -231,19 +244,21 @@ class Children:
                 self._ctx.send(child.number, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
         if digest != self._registry.digest_via(child.hello.uid):
             self._resync(child)
-        self._tell_alternates(child)
+        if self._candidates is None:
+            self._candidates = self._collect()
+        self._tell_alternates(child, self._candidates)
         self._alternates_changed()
 
     def _replace(self, child: _Link) -> None:
-        """The uid's older link, if there is one, ends: replaced by the same process, or overtaken by a clone."""
-        old = self._by_uid.get(child.hello.uid)
-        if old is None:
-            return
-        if old.hello.instance == child.hello.instance:
-            refused = m.Refused("REPLACED", "a newer stream of the same process has taken its place")
-        else:
-            refused = m.Refused("CLUSTER_CLONED", "another process has attached with this identity")
-        self._end(old, refused)
+        """The uid's older links: those of the same process may say goodbye, but for the last two; a clone ends."""
+        hello = child.hello
+        older = [old for old in self._of_uid[hello.uid] if old is not child]
+        for old in older:
+            if old.hello.instance != hello.instance:
+                self._end(old, m.Refused("CLUSTER_CLONED", "another process has attached with this identity"))
+        for old in older[:-1]:
+            if old.hello.instance == hello.instance:
+                self._end(old, m.Refused("REPLACED", "newer streams of the same process have taken its place"))
 
     # --- an attached child ----------------------------------------------------------------------------------------
 
@@ -277,7 +292,11 @@ class Children:
 
     def news(self, link: int, news: m.News) -> None:
         """Changes below the child, or a part of its full account."""
-        if self._registry.news_from(self._links[link].hello.uid, news):
+        uid = self._links[link].hello.uid
+        entry = self._registry.get(uid)
+        before = entry and entry.facts
+        self._registry.news_from(uid, news)
+        if entry is not None and entry.facts is not before:
             self._alternates_changed()
 
     def goodbye(self, link: int, goodbye: m.Goodbye) -> None:
@@ -308,7 +327,7 @@ class Children:
 
     def kick(self, uid: str, reason: str) -> None:
         """End all links of this uid, for a reason that it is told."""
-        for child in [child for child in self._links.values() if child.hello.uid == uid]:
+        for child in list(self._of_uid.get(uid, ())):
             self._refuse(child, m.Refused(reason, f"{child.hello.name} ({uid}) may not stay: {reason}"))
 
     def _superseded(self, away: m.Away) -> None:
@@ -341,6 +360,12 @@ class Children:
         self._links.pop(link, None)
         self._waiting.pop(link, None)
         heard = self._heard.pop(link, None)
+        others = self._of_uid[uid]
+        others.remove(child)
+        if not others:
+            del self._of_uid[uid]
+        if not self._links:
+            self._beat_at = self._sweep_at = NEVER
         if self._by_uid.get(uid) is child:
             del self._by_uid[uid]
         if child.epoch:
@@ -375,7 +400,7 @@ class Children:
         self._told = self._now_standing()
         for child in self._links.values():
             self._beat(child)
-        self._beat_at = self._ctx.now + self._ctx.settings.heartbeat * _BEAT_PATIENCE if self._links else float("inf")
+        self._beat_at = self._ctx.now + self._ctx.settings.heartbeat * _BEAT_PATIENCE if self._links else NEVER
 
     def _beat(self, child: _Link) -> None:
         standing, path, draining = self._now_standing()
@@ -387,36 +412,44 @@ class Children:
         self._ctx.send(child.number, beat)
 
     def _start_beats(self) -> None:
-        if self._beat_at == float("inf"):
+        if self._beat_at == NEVER:
             self._told = self._now_standing()
             self._beat_at = self._ctx.now + self._ctx.settings.heartbeat * _BEAT_PATIENCE
 
     # --- alternates -----------------------------------------------------------------------------------------------
 
     def _alternates_changed(self) -> None:
-        self._alternates_due = True
+        """Lists are made anew for all children, but not too often."""
+        if self._alternates_at == NEVER:
+            self._alternates_at = max(self._ctx.now, self._alternates_told + _ALTERNATES_INTERVAL)
 
     def _tell_all_alternates(self) -> None:
         """Send the lists that have changed."""
-        self._alternates_due = False
-        self._alternates_at = self._ctx.now + _ALTERNATES_INTERVAL
-        self._candidates = self._collect()
-        for child in self._by_uid.values():
-            self._tell_alternates(child)
+        self._alternates_at = NEVER
+        self._alternates_told = self._ctx.now
+        candidates = self._collect()
+        if candidates != self._candidates:
+            self._candidates = candidates
+            for child in self._by_uid.values():
+                self._tell_alternates(child, candidates)
 
-    def _tell_alternates(self, child: _Link) -> None:
-        lists = self._candidates.for_child(child.hello.uid)
+    def _tell_alternates(self, child: _Link, candidates: Candidates) -> None:
+        lists = candidates.for_child(child.hello.uid)
         if lists != child.alternates:
             child.alternates = lists
             self._ctx.send(child.number, lists)
 
+    def _now_above(self) -> tuple[m.Alternates, str]:
+        return self._parents.alternates, self._registry.own.facts.advertise
+
     def _collect(self) -> Candidates:
-        above = self._told_above = self._parents.alternates
-        own = self._registry.own.facts.advertise
+        above, own = self._above = self._now_above()
         siblings = []
         for uid in self._by_uid:
             entry = self._registry.get(uid)
-            if entry is not None and entry.up and entry.facts.advertise and not entry.facts.draining:
+            if entry is None or entry.parent_uid != self._ctx.uid or not entry.up or entry.facts.draining:
+                continue
+            if entry.facts.advertise:
                 siblings.append(m.Alternate(entry.name, uid, entry.facts.advertise))
         me = m.Alternate(self._ctx.name, self._ctx.uid, own) if own else None
         return Candidates(me, above.siblings, above.parent, siblings)
@@ -427,9 +460,7 @@ class Children:
         """When `wake` has something to do (clock of the core)."""
         if not self._links:
             return None
-        at = min(self._beat_at, self._sweep_at)
-        if self._alternates_due:
-            at = min(at, self._alternates_at)
+        at = min(self._beat_at, self._sweep_at, self._alternates_at)
         if self._waiting:
             at = min(at, self._waiting_until(next(iter(self._waiting.values()))))
         return at
@@ -446,9 +477,9 @@ class Children:
         self._sweep()
         if now >= self._beat_at:
             self._beat_all()
-        if self._parents.alternates != self._told_above:
-            self._alternates_due = True
-        if self._alternates_due and now >= self._alternates_at:
+        if self._now_above() != self._above:
+            self._alternates_changed()
+        if now >= self._alternates_at:
             self._tell_all_alternates()
 
     def _listen(self, link: int) -> None:
@@ -473,7 +504,7 @@ class Children:
             self.link_lost(link, "silent")
             self._ctx.emit(fx.CloseLink(link, "silent"))
         else:
-            self._sweep_at = float("inf")
+            self._sweep_at = NEVER
         for waiting in self._overdue():
             self._drop(waiting)
             self._ctx.emit(fx.CloseLink(waiting.number, "no attach"))

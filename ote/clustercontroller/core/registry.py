@@ -22,7 +22,6 @@ heard the same (see `digest`). Not here: links' life and who may attach (`childr
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -30,10 +29,12 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.context import Context, statement
 from ote.clustercontroller.core.digest import Sums
 from ote.clustercontroller.core.entries import NO_FACTS, ClusterEntry, Sharing
+from ote.clustercontroller.core.evictions import EvictedSet
 from ote.clustercontroller.core.messages import Away, ClusterRecord, Digest, Evictions, News
 from ote.clustercontroller.core.names import NameIndex
 from ote.clustercontroller.core.records import Entry, Eviction
 from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
+from ote.clustercontroller.core.telling import Telling
 
 MAX_DEPTH = 64
 """An attachment deeper than this is not taken; commands cross 32 links at most."""
@@ -48,7 +49,7 @@ class Registry:
         self.ctx = ctx
         self.entries: dict[str, ClusterEntry] = {}
         """All known clusters by uid, this one included. Read only elsewhere."""
-        self.evicted: set[str] = set()
+        self.evicted = EvictedSet()
         """Uids that are members no more; only grows."""
         self.on_paths_changed: Callable[[list[str]], None] = lambda uids: None
         """Given the roots of subtrees whose chain, link, instance or journal changed."""
@@ -62,11 +63,9 @@ class Registry:
         self._names = NameIndex()
         self._sums = Sums(ctx.uid, self.entries)
         self._sharing = Sharing()
-        self._evicted_sum = 0
         self._replaced: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._accounts: dict[str, set[str]] = {}
-        self._news: dict[str, None] = {}
-        self._generation = 1
+        self._telling = Telling()
         self._seen = 1
         self._moved: dict[str, None] = {}
         self._shown: dict[str, None] = {}
@@ -79,7 +78,7 @@ class Registry:
     def load(self, entries: dict[str, Entry], evictions: dict[str, Eviction]) -> None:
         """Take what was on disk. Direct children are not up until they attach; below them holds what was told last."""
         for uid in evictions:
-            self._count_eviction(uid)
+            self.evicted.add(uid)
         rows = [row for uid, row in entries.items() if uid != self._me and uid not in self.evicted]
         for row in sorted(rows, key=lambda row: row.first_seen):
             entry = self._new_entry(row.record, first_seen=row.first_seen)
@@ -125,7 +124,7 @@ class Registry:
         own.parent_uid, own.epoch, own.instance = record.parent_uid, record.epoch, record.instance
         own.signature, own.public_key = record.signature, record.public_key
         self._take_facts(own, record)
-        self._news[own.uid] = None
+        self._telling.change(own.uid)
         self._shown[own.uid] = None
         self._flush()
 
@@ -216,7 +215,7 @@ class Registry:
             return False
         if new_facts or entry.up != before[0]:
             self._save(entry)
-        self._news[entry.uid] = None
+        self._telling.change(entry.uid)
         self._shown[entry.uid] = None
         return True
 
@@ -238,7 +237,7 @@ class Registry:
         self._sums.enter(entry)
         self._tell_old_parent(entry, old_via, via)
         self._moved[entry.uid] = None
-        self._news[entry.uid] = None
+        self._telling.change(entry.uid)
         self._save(entry)
         return True
 
@@ -339,7 +338,7 @@ class Registry:
         entry.up, entry.away, entry.away_parent = False, away.epoch, away.parent
         entry.changed_at = entry.heard_at = self.ctx.now
         self._moved[entry.uid] = None
-        self._news[entry.uid] = None
+        self._telling.change(entry.uid)
         self._save(entry)
         if via == away.uid:
             self.on_superseded(away)
@@ -354,7 +353,7 @@ class Registry:
         entry.changed_at = self.ctx.now
         self._sums.enter(entry)
         self._moved[entry.uid] = None
-        self._news[entry.uid] = None
+        self._telling.change(entry.uid)
         self._save(entry)
 
     # --- evictions ------------------------------------------------------------------------------------------------
@@ -371,7 +370,7 @@ class Registry:
         new = [uid for uid in dict.fromkeys(uids) if uid not in self.evicted]
         for uid in new:
             entry = self.entries.get(uid)
-            self._count_eviction(uid)
+            self.evicted.add(uid)
             self.ctx.put("evictions", uid, Eviction(entry.name if entry else ""))
             if entry is not None and entry is not self.own:
                 self._remove(entry)
@@ -382,11 +381,7 @@ class Registry:
 
     def evictions_digest(self) -> bytes:
         """Equal for equal sets of evictions."""
-        return self._evicted_sum.to_bytes(16) if self.evicted else b""
-
-    def _count_eviction(self, uid: str) -> None:
-        self.evicted.add(uid)
-        self._evicted_sum ^= int.from_bytes(hashlib.sha256(uid.encode()).digest()[:16])
+        return self.evicted.digest()
 
     def _remove(self, entry: ClusterEntry) -> None:
         uid = entry.uid
@@ -395,7 +390,7 @@ class Registry:
         self._drop_child(entry)
         del self.entries[uid]
         self._links.pop(uid, None)
-        self._news.pop(uid, None)
+        self._telling.forget(uid)
         heir = self._names.remove(entry.name, uid)
         if heir is not None:
             self._moved[heir] = None
@@ -503,38 +498,28 @@ class Registry:
 
     @property
     def has_news(self) -> bool:
-        return bool(self._news)
+        return bool(self._telling)
 
     def told_nothing(self) -> None:
         """There is a new link to a parent: facts and status have been told to nobody on it."""
-        self._generation += 1
+        self._telling.new_link()
 
     def news(self) -> list[ClusterRecord]:
         """What changed since the last call: newest per uid, parents first, facts and status if new on this link."""
-        changed, self._news = self._news, {}
+        changed = self._telling.take()
         ordered: dict[str, ClusterEntry] = {}
         for uid in changed:
             chain = self._chain(self.entries[uid])
             for entry in reversed(chain):
                 if entry is not None and entry.uid in changed:
                     ordered[entry.uid] = entry
-        return [self._told(entry) for entry in ordered.values()]
+        return [self._telling.record(entry, full=False) for entry in ordered.values()]
 
     def account(self) -> Iterator[ClusterRecord]:
         """All that is known of this cluster and those below it, parents first. News of before is in it."""
-        self._news = {}
-        uids = [self._me, *self.descendants(self._me)]
-        return (self._told(entry, full=True) for uid in uids if (entry := self.entries.get(uid)) is not None)
-
-    def _told(self, entry: ClusterEntry, full: bool = False) -> ClusterRecord:
-        record = entry.record
-        if not full and entry.told == self._generation:
-            if entry.told_facts is entry.facts:
-                record.facts = None
-            if entry.told_status is entry.status:
-                record.status = None
-        entry.told, entry.told_facts, entry.told_status = self._generation, entry.facts, entry.status
-        return record
+        self._telling.take()
+        entries = [self.own, *(self.entries[uid] for uid in self.descendants(self._me))]
+        return (self._telling.record(entry, full=True) for entry in entries)
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
