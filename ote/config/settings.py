@@ -2,7 +2,7 @@
 
 Not here: where values come from (`load`). A program writes:
 
-    class Settings(BaseSettings):
+    class Settings(BaseSettings, frozen=True, kw_only=True):
         dead_after: Annotated[Duration, Meta(description="Silence after which the parent is lost.")] = 5.0
 
 Supported: str, int, float, bool, Literal of strings, Path, tuple[str, ...], dict[str, str], the aliases below, and

@@ -46,7 +46,7 @@ class TelemetryServer:
 
     async def run(self) -> None:
         """Serves. Raises OSError when the address cannot be bound."""
-        server = await asyncio.start_server(self._accept, self._host, self._port, limit=MAX_REQUEST, backlog=64)
+        server = await asyncio.start_server(self._connected, self._host, self._port, limit=MAX_REQUEST, backlog=64)
         host, port = server.sockets[0].getsockname()[:2]
         self._bound_future().set_result((host, port))
         try:
@@ -61,19 +61,21 @@ class TelemetryServer:
             self._listening = asyncio.get_running_loop().create_future()
         return self._listening
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._open) >= MAX_CONNECTIONS:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= MAX_CONNECTIONS:
             writer.close()
             return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="telemetry request")
         self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._answer(reader, writer)
         except (TimeoutError, ConnectionError):
             _log.debug("telemetry client went away")
         finally:
-            self._open.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await writer.wait_closed()
