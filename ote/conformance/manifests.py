@@ -73,6 +73,7 @@ def never_ready(kind: str, name: str) -> dict[str, Any]:
     manifest["metadata"].setdefault("annotations", {})[READY_ANNOTATION] = "never"
     if kind == "Pod":
         manifest["spec"] = {
+            "terminationGracePeriodSeconds": 1,
             "containers": [
                 {
                     "name": "main",
@@ -80,7 +81,7 @@ def never_ready(kind: str, name: str) -> dict[str, Any]:
                     "command": ["sh", "-c", "echo conformance; exec sleep 600"],
                     "readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1},
                 }
-            ]
+            ],
         }
     return manifest
 

@@ -7,6 +7,7 @@ after itself. What the shim cannot do by its own word is skipped with the reason
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection
 
@@ -133,12 +134,10 @@ async def _run_check(check: Check, probe: Probe, slow: _Slow, *, can_restart: bo
     except grpc.aio.AioRpcError as error:
         status, message = CheckStatus.FAILED, f"a call ended {ending_of(error)}"
     duration = time.monotonic() - began
-    try:
+    # How long a delete may take the contract does not say: a cluster that is slow at it fails no check.
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLEAN_UP_SECONDS):
             await probe.clean_up()
-    except TimeoutError:
-        if status is CheckStatus.PASSED:
-            status, message = CheckStatus.FAILED, f"deleting what the check made took over {CLEAN_UP_SECONDS:g} s"
     return CheckResult(check.id, check.title, status, message, duration, check.contract)
 
 
