@@ -274,6 +274,12 @@ class Children:
         """Compare what the child counts below itself with what is known here."""
         child = self._links[link]
         uid = child.hello.uid
+        if heartbeat.silence_ms >= self._ctx.settings.dead_after * 1000:
+            self.link_lost(link, "the child hears nothing")
+            self._ctx.emit(fx.CloseLink(link, "the child hears nothing"))
+            return
+        if self._by_uid.get(uid) is not child:
+            return
         ours = self._registry.digest_via(uid)
         if heartbeat.digest == ours:
             child.difference, child.same, child.different, child.patience = None, 0, 0, 1
@@ -293,6 +299,8 @@ class Children:
     def news(self, link: int, news: m.News) -> None:
         """Changes below the child, or a part of its full account."""
         uid = self._links[link].hello.uid
+        if self._by_uid.get(uid) is not self._links[link]:
+            return  # Overtaken by the newer link; its Attach has shown what is missing.
         entry = self._registry.get(uid)
         before = entry and entry.facts
         self._registry.news_from(uid, news)
@@ -302,9 +310,9 @@ class Children:
     def goodbye(self, link: int, goodbye: m.Goodbye) -> None:
         """The child leaves: it has another parent (`next_epoch`), or stops. What is queued for it is still written."""
         child = self._links[link]
-        self._drop(child)
         if goodbye.next_epoch > child.epoch:
-            self._registry.away(m.Away(child.hello.uid, goodbye.next_epoch))
+            self._registry.away(m.Away(child.hello.uid, goodbye.next_epoch, instance=child.hello.instance))
+        self._drop(child)
         self._ctx.log("info", "child left", child=child.hello.name, uid=child.hello.uid, epoch=child.epoch)
         self._ctx.send(link, m.Drained())
         self._ctx.emit(fx.CloseLink(link, "drained"))

@@ -155,16 +155,6 @@ class Registry:
         self._flush()
         return changed
 
-    def in_account(self, via: str) -> bool:
-        """Whether a full account of this child has begun and not ended."""
-        return via in self._accounts
-
-    def full_account(self, via: str, seen: Collection[str]) -> bool:
-        """End the attachments below `via` that its full account did not have. Returns whether there were any."""
-        changed = self._end_missing(via, seen)
-        self._flush()
-        return changed
-
     def _end_missing(self, via: str, seen: Collection[str]) -> bool:
         ended = False
         for uid in list(self.descendants(via)):
