@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ote.conformance.checks import ALL_CHECKS as CHECKS
 from ote.conformance.model import Check, CheckResult, CheckStatus, ShimDescription, SuiteReport
-from ote.conformance.render import line_text, table_text, to_json
+from ote.conformance.render import checks_page, line_text, table_text, to_json
 from ote.conformance.restarting import restart_with
 from ote.conformance.suite import describe, run_suite, select
 
@@ -19,6 +19,7 @@ __all__ = [
     "CheckStatus",
     "ShimDescription",
     "SuiteReport",
+    "checks_page",
     "describe",
     "line_text",
     "restart_with",
