@@ -136,8 +136,10 @@ class PodmanDriver:
 
     async def log(self, pod: Pod, container: str, lines: int, limit: int) -> bytes:
         """The end of the container's log, all attempts together."""
-        answer = await self._run("logs", "--tail", str(lines), f"{_pod_name(pod.uid)}-{container}")
-        return answer.output[-limit:]
+        command = [self._podman, "logs", "--tail", str(lines), f"{_pod_name(pod.uid)}-{container}"]
+        call = functools.partial(_call, command, _QUICK, together=True)
+        answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return b"" if answer.code else answer.output[-limit:]
 
     async def _make(self, plan: Plan) -> _Answer:
         """Plays the pod unless it exists already."""
@@ -267,11 +269,18 @@ def _brief(error: str) -> str:
     return lines[-1].removeprefix("Error: ")[:300] if lines else "it does not say why"
 
 
-def _call(command: list[str], seconds: float) -> _Answer:
+def _call(command: list[str], seconds: float, *, together: bool = False) -> _Answer:
+    """Runs a command. together: what it writes to stderr comes in its place among the output."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, start_new_session=True, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if together else subprocess.PIPE,
+            timeout=seconds,
+            start_new_session=True,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{command[1]} took longer than {seconds:g} s") from None
-    return _Answer(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+    return _Answer(done.returncode, done.stdout, (done.stderr or b"").decode(errors="replace"))

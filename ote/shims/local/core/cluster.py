@@ -374,7 +374,7 @@ class Cluster:
         if plan.wake_at is not None:
             if plan.wake_at > now:
                 self._remind(plan.wake_at, key)
-            elif stored.finished is not None:
+            else:
                 self._delete(key)
 
     def _plan(self, stored: Stored, pods: Sequence[Pod], now: float) -> Plan:
@@ -435,10 +435,9 @@ class Cluster:
             container.reason, container.message = "CreateContainerConfigError", lacking
         elif container.retry_at > now:
             self._remind(container.retry_at, pod.uid)
-            if container.state == records.ENDED:
-                last = container.message.removeprefix("waits before the next start; last: ")
-                container.reason = "CrashLoopBackOff"
-                container.message = f"waits before the next start; last: {last}".removesuffix("; last: ")
+            if container.reason != "CrashLoopBackOff":
+                last = f"; last: {container.message}" if container.message else ""
+                container.reason, container.message = "CrashLoopBackOff", f"waits before the next start{last}"
         else:
             container.attempt += 1
             container.state, container.reason, container.message = records.STARTING, "", ""

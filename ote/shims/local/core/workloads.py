@@ -116,9 +116,9 @@ def plan_job(job: Stored, pods: Sequence[Pod], backoff: Backoff, now: float) -> 
     if deadline is not None and now >= deadline:
         message = f"not complete after {wanted.active_deadline_seconds} s"
         return Plan(delete=active, finished=Finished(False, "DeadlineExceeded", message, now))
-    parallel = _parallel(wanted, succeeded)
-    surplus = sorted(active, key=_least_useful_first)[: max(len(active) - parallel, 0)]
-    create = max(parallel - len(active), 0)
+    least, most = _parallel(wanted, succeeded)
+    surplus = sorted(active, key=_least_useful_first)[: max(len(active) - most, 0)]
+    create = max(least - len(active), 0)
     again = max((c.ended for pod in failed for c in pod.containers), default=0.0) + backoff.delay(len(failed))
     if create and failed and now < again:
         return Plan(delete=surplus, wake_at=min(again, deadline or again))
@@ -131,16 +131,18 @@ def _is_complete(wanted: spec.JobSpec, succeeded: int, active: int) -> bool:
     return succeeded > 0 and active == 0
 
 
-def _parallel(wanted: spec.JobSpec, succeeded: int) -> int:
+def _parallel(wanted: spec.JobSpec, succeeded: int) -> tuple[int, int]:
+    """Least and most pods that are to run. Without completions no new pod starts after a success, and none is ended."""
     if wanted.completions is not None:
-        return min(wanted.parallelism, wanted.completions - succeeded)
-    return 0 if succeeded else wanted.parallelism
+        least = min(wanted.parallelism, wanted.completions - succeeded)
+        return least, least
+    return 0 if succeeded else wanted.parallelism, wanted.parallelism
 
 
 def why_waiting(pods: Sequence[Pod]) -> str:
     """The first thing that a pod waits for, in one line; empty when none says so."""
     for pod in pods:
-        for container in pod.containers:
+        for container in pod.containers if pod.phase != "Succeeded" else ():
             if not container.ready and (container.reason or container.message):
                 words = ": ".join(word for word in (container.reason, container.message) if word)
                 return f"{pod.name}/{container.name}: {words}"

@@ -40,7 +40,8 @@ def in_pod(lines: str) -> str:
 
 
 def test_a_whole_manifest_is_accepted() -> None:
-    text = in_container("""
+    text = (
+        in_container("""
 image: any
 args: ["$(X)"]
 workingDir: /srv
@@ -51,7 +52,9 @@ volumeMounts: [{name: v, mountPath: /a, subPath: x/y, readOnly: true}]
 readinessProbe: {httpGet: {port: http, httpHeaders: [{name: X-A, value: b}]}, periodSeconds: 1}
 livenessProbe: {tcpSocket: {port: 80}}
 resources: {limits: {cpu: 1}}
-""") + "  volumes: [{name: v, configMap: {name: c, items: [{key: k, path: x/y, mode: 0400}]}}]\n"
+""")
+        + "  volumes: [{name: v, configMap: {name: c, items: [{key: k, path: x/y, mode: 0400}]}}]\n"
+    )
     (pod,) = checked(text)
     assert str(pod.key) == "Pod/default/web"
     assert pod.body["metadata"] == {"name": "web", "namespace": "default"}
@@ -201,7 +204,9 @@ def test_a_pod_that_cannot_be_is_refused(lines: str, problem: str) -> None:
 
 
 def test_mounts_do_not_lie_within_one_another() -> None:
-    text = in_container("volumeMounts: [{name: v, mountPath: /a}, {name: v, mountPath: /a/b}, {name: v, mountPath: /ab}]")
+    text = in_container(
+        "volumeMounts: [{name: v, mountPath: /a}, {name: v, mountPath: /a/b}, {name: v, mountPath: /ab}]"
+    )
     assert problems(text + "  volumes: [{name: v, emptyDir: {}}]\n") == [
         "Pod/default/web: spec.containers[0].volumeMounts: /a/b lies within /a"
     ]
@@ -261,7 +266,9 @@ def test_a_share_may_be_a_number_or_a_percentage() -> None:
 
 @pytest.mark.parametrize("value", ["=", "a", "\u00e9"])
 def test_secrets_are_base64(value: str) -> None:
-    found = problems(yaml.safe_dump({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"k": value}}))
+    found = problems(
+        yaml.safe_dump({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"k": value}})
+    )
     assert "is not base64" in found[0]
 
 
