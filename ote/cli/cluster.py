@@ -266,9 +266,8 @@ def drain(name: str, off: bool, timeout: float, output: Format) -> None:
     if timeout:
         order.timeout.FromTimedelta(timedelta(seconds=max(1.0, timeout * 0.8)))
     command = command_pb2.Command(drain=order)
-    send_and_show(Sending(command, cluster_pb2.Selector(clusters=check_name(name)), 0, timeout), output)
-    if not off:
-        note(f"to end it: ote-ctl cluster drain {name} --off")
+    sending = Sending(command, cluster_pb2.Selector(clusters=check_name(name)), 0, timeout)
+    send_and_show(sending, output, afterwards="" if off else f"to end it: ote-ctl cluster drain {name} --off")
 
 
 @cluster.command()

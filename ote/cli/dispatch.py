@@ -5,12 +5,11 @@ from __future__ import annotations
 import click
 
 from ote.api.route.v1 import route_pb2
-from ote.cli.exits import of_states
 from ote.cli.output import Column, Format, print_table, show
 from ote.cli.params import output_option, timeout_option
 from ote.cli.program import Nouns, connected
 from ote.cli.reporting import counts_text, reporter_for, target_line
-from ote.cli.sending import conclude_people, follow, interrupted
+from ote.cli.sending import conclude, end, follow, interrupted
 from ote.cli.story import Story
 from ote.cli.views import age, dispatch_row, dispatch_view
 from ote.client.client import Client
@@ -107,8 +106,8 @@ def watch(id: str, timeout: float, output: Format) -> None:
     except KeyboardInterrupt:
         interrupted(story.name or id)
     show(output, story.document(kind[0]), table=lambda: None, names=lambda: [story.name])
-    conclude_people(story)
-    click.get_current_context().exit(of_states(story.states()))
+    conclude(story)
+    end(story)
 
 
 @dispatch.command()

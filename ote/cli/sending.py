@@ -61,8 +61,11 @@ def require_selector(clusters: str, labels: str) -> cluster_pb2.Selector:
     return selector_of(clusters, labels)
 
 
-def send_and_show(sending: Sending, format: Format) -> None:
-    """Sends, follows, shows, and ends the program with the exit code of the outcome."""
+def send_and_show(sending: Sending, format: Format, *, afterwards: str = "") -> None:
+    """Sends, follows, shows, and ends the program with the exit code of the outcome.
+
+    afterwards: the last line for people.
+    """
     story = Story()
     started = [""]
 
@@ -73,7 +76,12 @@ def send_and_show(sending: Sending, format: Format) -> None:
         connected(work)
     except KeyboardInterrupt:
         interrupted(story.name or started[0])
-    conclude(story, sending, format)
+    show(format, story.document(sending.kind), table=lambda: None, names=lambda: [story.name])
+    conclude(story)
+    if afterwards:
+        note(afterwards)
+    if sending.wait or not story.name:
+        end(story)
 
 
 async def send(client: Client, sending: Sending, story: Story, reporter: Reporter, *, announce: bool = False) -> str:
@@ -117,21 +125,18 @@ def warn_of_unknown_names(selector: cluster_pb2.Selector, story: Story) -> None:
             note(f"warning: no cluster {name} among those selected")
 
 
-def conclude(story: Story, sending: Sending, format: Format) -> None:
-    """Shows the document and the next command, and ends the program."""
-    show(format, story.document(sending.kind), table=lambda: None, names=lambda: [story.name])
-    conclude_people(story)
-    if sending.wait or not story.name:
-        click.get_current_context().exit(of_states(story.states()) if story.name else Exit.NOT_FINAL)
-
-
-def conclude_people(story: Story) -> None:
+def conclude(story: Story) -> None:
     """The last lines on stderr: counts, and how to go on when it is not over."""
     states = story.states()
     if states:
         note(f"{len(story.targets)} {'target' if len(story.targets) == 1 else 'targets'}: {counts_text(states)}")
     if story.name and not story.finished:
         note(f"not final yet, it goes on; to follow: ote-ctl dispatch watch {story.name}")
+
+
+def end(story: Story) -> None:
+    """Ends the program with the exit code of the outcome; one that was never accepted is not final."""
+    click.get_current_context().exit(of_states(story.states()) if story.name else Exit.NOT_FINAL)
 
 
 def interrupted(name: str) -> None:
