@@ -111,8 +111,7 @@ class Candidates:
             self._hashed(lists.siblings),
             [lists.parent] if lists.parent else [],
         ]
-        if self.home is not None:
-            classes.insert(len(classes) if home_last else 0, [self.home])
+        classes.insert(len(classes) if home_last else 0, [self.home] if self.home else [])
         for members in classes:
             for candidate in members:
                 if candidate.uid != self._ctx.uid and candidate.name != self._ctx.name:

@@ -51,6 +51,3 @@ class Homing:
 
     def probed(self) -> None:
         self.probe_at = self._ctx.now + self._ctx.settings.probe_interval
-
-    def stop(self) -> None:
-        self.probe_at = NEVER

@@ -437,6 +437,7 @@ class Parents:
                 self._lost(active, "attaching anew came to nothing")
             else:
                 self._search.refresh()
+        self._consider()
         self._search.next_dials(ended=True)
 
     def _replacing(self, link: Link) -> bool:

@@ -16,7 +16,7 @@ from ote.clustercontroller.core.candidates import Candidates, key, same
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.dialing import AT_ONCE, Rounds
 from ote.clustercontroller.core.homing import Homing
-from ote.clustercontroller.core.links import ATTACHING, DIALING, HELD, Link, Links
+from ote.clustercontroller.core.links import ATTACHING, DIALING, HELD, LEAVING, Link, Links
 from ote.clustercontroller.core.messages import Alternate, Hello
 
 _MAX_HELD = 2
@@ -135,7 +135,7 @@ class Search:
 
     def _round(self) -> list[tuple[Alternate, bool]]:
         return self.candidates.order(
-            skip={key(link.candidate) for link in self.links},
+            skip={key(link.candidate) for link in self.links if link.phase != LEAVING},
             home_last=self._home_last or not self.homing.trusted,
             last_resort=self.links.active is None and self._rounds.number > 0,
         )
