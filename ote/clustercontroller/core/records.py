@@ -124,7 +124,8 @@ class Sequence:
 
 @dataclass(slots=True)
 class JournalRow:
-    """Table `journal`, key "ORIGIN_UID/DISPATCH_ID": a change at this target until its origin has acknowledged the result."""
+    """Table `journal`, key "ORIGIN_UID/DISPATCH_ID": a change at this target until its origin has acknowledged the
+    result."""
 
     origin_uid: str
     origin_name: str
@@ -153,6 +154,8 @@ class Floor:
     incarnation: int
     floor: int
     highest: int
+    begun: int = 0
+    """Changes above it have never been handed to anybody; written ahead in steps."""
 
 
 @dataclass(slots=True)
