@@ -1,12 +1,12 @@
 """The queue of a tunnel's sending side: one lane per kind of item, each with its own rule for when it is full.
 
-| lane     | items                                                     | when full                                        |
-|----------|-----------------------------------------------------------|--------------------------------------------------|
-| beat     | Beat, Heartbeat                                           | replaced by the newest                           |
-| session  | Hello … Drained, Goodbye, Ack, Revoke                     | the session ends: a peer this far behind is lost |
-| dispatch | Deliver, Call, Reply                                      | refused: the origin is told BUSY                 |
-| result   | Report                                                    | dropped: the target sends it again               |
-| registry | News, Away, Evictions, Alternates, Resync                 | news dropped: the digests tell, and Resync heals |
+| lane     | items                                 | when full                                        |
+|----------|---------------------------------------|--------------------------------------------------|
+| beat     | Beat, Heartbeat                       | replaced by the newest                           |
+| session  | Hello … Drained, Goodbye, Ack, Revoke | the session ends: a peer this far behind is lost |
+| dispatch | Deliver, Call, Reply                  | refused: the origin is told BUSY                 |
+| result   | Report                                | dropped: the target sends it again               |
+| registry | News, Away, Evictions, Alternates, …  | news dropped: the digests tell, and Resync heals |
 
 `beat` and `session` go first; the others share by weight 8 : 4 : 1. `take` makes the next frame. Nothing here waits or
 writes; `tunnel` does.
@@ -69,7 +69,7 @@ _REGISTRY_LIMIT = 32 * 1024 * 1024
 class Encoded(Protocol):
     """An encoded item: a protobuf message."""
 
-    def ByteSize(self) -> int: ...  # noqa: N802 (protobuf's name)
+    def ByteSize(self) -> int: ...
 
 
 E = TypeVar("E", bound=Encoded)

@@ -1,8 +1,8 @@
 """Who this controller is: its name, uid, keys and certificates on disk, and the connections made with them.
 
-What lives here: founding a tree, joining one, renewing, dialling members by the name they must prove. What does not: taking
-others in (`trust`). The one idea: the identity folder is written before it is used, so that a joiner that is killed and
-started again asks for the same membership again.
+What lives here: founding a tree, joining one, renewing, dialling members by the name they must prove. What does not:
+taking others in (`trust`). The one idea: the identity folder is written before it is used, so that a joiner that is
+killed and started again asks for the same membership again.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Membership:
         self.member = member
         self.lifetime = lifetime
         self.key = files.read("key.pem")
+        self.authority: Authority | None = None
+        """Signs for children; None for a member that may have none."""
         self._log = structlog.get_logger("ote.clustercontroller.trust")
         self._load()
 
@@ -121,7 +123,7 @@ class Membership:
     @property
     def host(self) -> str:
         """The authority whose people count here: our own, or the one that vouched for us."""
-        return self.authority.host if self.authority else identity_of(self._chain).host
+        return self.authority.host if self.authority is not None else identity_of(self._chain).host
 
     @property
     def public_key(self) -> bytes:
@@ -211,14 +213,14 @@ class Membership:
         self._root = self._files.read("root.pem")
         self._rejoin = self._files.read("rejoin.pem")
         ca, ca_key = self._files.read("ca.pem"), self._files.read("ca-key.pem")
-        self.authority: Authority | None = Authority(ca, ca_key, self._root) if ca and ca_key and self._root else None
+        self.authority = Authority(ca, ca_key, self._root) if ca and ca_key and self._root else None
 
     # --- staying one ----------------------------------------------------------------------------------------------
 
     async def renew(self, channel: grpc.aio.Channel) -> None:
         """Ask the controller at the other end for fresh certificates. Errors: those of TrustService.Renew."""
         stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
-        ca_key = self._files.read("ca-key.pem") if self.authority else b""
+        ca_key = self._files.read("ca-key.pem") if self.authority is not None else b""
         request = trust_pb2.RenewRequest(
             csr=csr(self.key, self.member.name), ca_csr=csr(ca_key, self.member.name) if ca_key else b""
         )

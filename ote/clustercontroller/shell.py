@@ -24,7 +24,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.lanes import Budget
 from ote.clustercontroller.tunnel import ChildLink, Link, ParentLink
-from ote.model.errors import OteError
+from ote.model.errors import BY_CODE, OteError
 from ote.runtime.clock import Clock
 from ote.store import sqlite as store
 
@@ -147,9 +147,16 @@ class Shell:
         finally:
             self._requests.pop(number, None)
 
+    async def ask(self, uid: str, method: str, body: bytes) -> bytes:
+        """Ask another controller ("" is the root). Errors: its own, Unavailable (NO_ROUTE), DeadlineExceeded."""
+        reply: m.Reply = await self.request(lambda number: ev.Asked(number, uid, method, body))
+        if reply.code != "OK":
+            raise BY_CODE.get(reply.code, OteError)(reply.reason, reply.message)
+        return reply.body
+
     def spawn(self, work: Awaitable[None], name: str) -> None:
         """Run something in the background until it ends, or the shell does."""
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         task.set_name(name)
         self._tasks.add(task)
         task.add_done_callback(self._spawned_done)

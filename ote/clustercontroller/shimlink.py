@@ -1,7 +1,7 @@
 """The controller's side of ShimService: keeps the connection, runs commands, tells the core what comes of them.
 
-Built-in and strangers' shims take this same road. The one idea: a call that breaks says nothing about its command, so it is
-reported as lost, and the core decides whether it may be repeated.
+Built-in and strangers' shims take this same road. The one idea: a call that breaks says nothing about its command, so
+it is reported as lost, and the core decides whether it may be repeated.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class ShimLink:
         self._bodies = bodies
         self._stub: Any = None
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._cancels: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("ote.clustercontroller.shim")
         self.since_down: float | None = None
         self.error = "not connected yet"
@@ -128,7 +129,9 @@ class ShimLink:
 
     def cancel(self, key: str) -> None:
         """Ask the shim to stop a command."""
-        asyncio.get_running_loop().create_task(self._cancel(key), name=f"cancel {key}")
+        task = asyncio.get_running_loop().create_task(self._cancel(key), name=f"cancel {key}")
+        self._cancels.add(task)
+        task.add_done_callback(self._cancels.discard)
 
     def _ended(self, key: str, task: asyncio.Task[None]) -> None:
         if self._running.get(key) is task:

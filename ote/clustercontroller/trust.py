@@ -1,8 +1,8 @@
 """TrustService: takes clusters into the tree by join tokens, and renews the certificates of members.
 
-What lives here: tokens and what they allow. What does not: who may call (`rpc.policy`), the certificates' form (`pki`). The
-one idea: a token belongs to the controller that made it; any other hands Enrol on to it, so that uses and revocation are
-exact, and the same joiner gets the same answer however often it asks.
+What lives here: tokens and what they allow. What does not: who may call (`rpc.policy`), the certificates' form
+(`pki`). The one idea: a token belongs to the controller that made it; any other hands Enrol on to it, so that uses
+and revocation are exact, and the same joiner gets the same answer however often it asks.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Handed(msgspec.Struct):
 
 
 class Tree(msgspec.Struct):
-    """What this service asks of the rest of the controller. `ask` sends a question to the controller `uid` ("" the root)."""
+    """What this service asks of the rest of the controller. `ask` sends a question to the controller `uid` ("" the
+    root)."""
 
     holder: Callable[[str], str | None]
     """uid of the cluster that holds a name."""

@@ -1,14 +1,13 @@
 """Both ends of a tunnel: a writer task that turns lanes into frames, a reader that turns frames into events.
 
-What lives here: streams, frames, time limits of opening and closing. What does not: what an item means (the core). The one
-idea: a stream has exactly one reader and one writer, neither of which is ever cancelled in the middle of an operation
-while the link should live; grpc.aio kills the call otherwise.
+What lives here: streams, frames, time limits of opening and closing. What does not: what an item means (the core).
+The one idea: a stream has exactly one reader and one writer, neither of which is ever cancelled in the middle of an
+operation while the link should live; grpc.aio kills the call otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -22,10 +21,12 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
 from ote.clustercontroller.wire.codec import decode_down, decode_up, encode_down, encode_up
 from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+from ote.runtime.clock import MonotonicClock
 
 DIAL_TIMEOUT = 2.0
 HELLO_TIMEOUT = 5.0
 FLUSH_TIMEOUT = 5.0
+_now = MonotonicClock().now
 
 Post = Callable[[ev.Event], None]
 
@@ -90,7 +91,7 @@ class ChildLink:
         self.number = number
         self.peer = peer_name
         self.peer_uid = peer_uid
-        self.since = self.heard = time.monotonic()
+        self.since = self.heard = _now()
         self.received_bytes = 0
         self.lanes: Lanes[tunnel_pb2.DownItem] = Lanes(budget)
         self._post = post
@@ -147,7 +148,7 @@ class ChildLink:
             frame = await context.read()
             if frame is grpc.aio.EOF:
                 return
-            self.heard = time.monotonic()
+            self.heard = _now()
             self.received_bytes += frame.ByteSize()
             items: list[m.UpItem] = [item for raw in frame.items if (item := decode_up(raw)) is not None]
             if not greeted:
@@ -182,7 +183,7 @@ class ParentLink:
         self.number = dial.link
         self.peer = dial.candidate.name
         self.candidate = dial.candidate
-        self.since = self.heard = time.monotonic()
+        self.since = self.heard = _now()
         self.received_bytes = 0
         self.lanes: Lanes[tunnel_pb2.UpItem] = Lanes(budget)
         self.channel: grpc.aio.Channel | None = None
@@ -264,7 +265,7 @@ class ParentLink:
                         code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
                     )
                 return
-            self.heard = time.monotonic()
+            self.heard = _now()
             self.received_bytes += frame.ByteSize()
             items: Sequence[m.DownItem] = [item for raw in frame.items if (item := decode_down(raw)) is not None]
             if not self._welcomed:

@@ -79,7 +79,8 @@ class Store:
         return list(self._connection.execute(f'SELECT key, value FROM "{table}" ORDER BY rowid'))
 
     def submit(self, writes: Sequence[Write], done: Callable[[BaseException | None], None]) -> None:
-        """Commit `writes` together; `done` is called in the writer's thread when they are on disk, or with the error."""
+        """Commit `writes` together; `done` is called in the writer's thread when they are on disk, or with the
+        error."""
         self._queue.put((writes, done))
 
     async def commit(self, writes: Sequence[Write]) -> None:

@@ -1,7 +1,8 @@
 """What the parts of the core share: who we are, the present event's time, and the list of effects.
 
-The parts never keep time or effects themselves; `Controller.handle` sets `now` (seconds, monotonic, counts suspend) before
-it calls them and takes `effects` after. What is random comes from `rng`, what is cryptography from `sign` and `verify`.
+The parts never keep time or effects themselves; `Controller.handle` sets `now` (seconds, monotonic, counts suspend)
+before it calls them and takes `effects` after. What is random comes from `rng`, what is cryptography from `sign` and
+`verify`.
 """
 
 from __future__ import annotations

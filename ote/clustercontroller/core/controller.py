@@ -1,7 +1,8 @@
 """The composition of the core: every event goes to the part whose business it is, every effect comes back in order.
 
-What lives here: who is told what, the cluster's own facts, drain and stop, questions between controllers. What does not:
-any rule about parents, the registry or dispatches; those are the parts'. The shell, and the simulator, call `handle` only.
+What lives here: who is told what, the cluster's own facts, drain and stop, questions between controllers. What does
+not: any rule about parents, the registry or dispatches; those are the parts'. The shell, and the simulator, call
+`handle` only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class _Waiting:
 
 
 class Controller:
-    """One node of the tree. `home` is the configured parent, None for a root; `allowed` the commands it obeys, None all."""
+    """One node of the tree. `home` is the configured parent, None for a root; `allowed` the commands it obeys, None
+    all."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Controller:
         self._parts = (self.parents, self.children, self.origin, self.target)
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.Started: self._started,
-            ev.Wake: lambda event: None,
+            ev.Wake: self._woken,
             ev.ChildHello: self._child_hello,
             ev.FromChild: self._from_child,
             ev.FromParent: self._from_parent,
@@ -143,9 +145,11 @@ class Controller:
         self.children.drain(self._self.draining)
         self.parents.start()
 
+    def _woken(self, event: ev.Wake) -> None:
+        self._wake_at = None
+
     def _child_hello(self, event: ev.ChildHello) -> None:
-        if event.hello.best is not None:
-            self.parents.child_best(event.hello.best)
+        self.parents.child_best(event.hello.best)
         self.children.hello(event.link, event.hello, event.peer_uid, event.peer_name)
 
     def _from_child(self, event: ev.FromChild) -> None:
@@ -224,8 +228,11 @@ class Controller:
             )
 
     def _attached(self, link: int, parent_uid: str, epoch: int) -> None:
+        attachment = self.parents.attachment
+        if attachment is not None:
+            self.own.attached(attachment)
         self.registry.set_own(self.own.record())
-        self.registry.news()
+        self.registry.told_nothing()
         if self.registry.evicted:
             self.ctx.send(link, m.Evictions(sorted(self.registry.evicted)))
         self.target.path_changed()
@@ -419,6 +426,7 @@ class Controller:
                 self._fail(request, DeadlineExceeded("NO_ANSWER", "the controller did not answer within 10 s"))
 
     def _after(self) -> None:
+        self.origin.flush()
         if self._waiting:
             self._check_waiting()
         if self._news_waits or self.registry.has_news:

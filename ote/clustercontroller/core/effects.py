@@ -1,7 +1,7 @@
 """What the core asks the shell to do, in the order of the list.
 
-`Barrier` splits a list: what follows it may only happen once every `Put` and `Remove` before it is on disk. Lists of later
-events do not wait for an earlier list's barrier; the protocol bears any order between them.
+`Barrier` splits a list: what follows it may only happen once every `Put` and `Remove` before it is on disk. Lists of
+later events do not wait for an earlier list's barrier; the protocol bears any order between them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Dial:
 
 @dataclass(slots=True)
 class Probe:
-    """Ask a candidate how it stands, on a channel of its own, within 2 s. Answered by `ProbeAnswered` or `ProbeFailed`."""
+    """Ask a candidate how it stands, on a channel of its own, within 2 s. Answered by `ProbeAnswered` or
+    `ProbeFailed`."""
 
     candidate: Alternate
 

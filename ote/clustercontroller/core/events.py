@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ote.clustercontroller.core.messages import Alternate, Deliver, DownItem, Hello, Payload, Refused, Standing, UpItem, Welcome
+from ote.clustercontroller.core.messages import (
+    Alternate,
+    Deliver,
+    DownItem,
+    Hello,
+    Payload,
+    Refused,
+    Standing,
+    UpItem,
+    Welcome,
+)
 
 
 @dataclass(slots=True)
@@ -102,7 +112,8 @@ class SubmitTarget:
 class Submit:
     """A caller's dispatch with its targets resolved. `digest` stands for the content, for comparison of repeats.
 
-    Answered by `Answer(request, value=dispatch id)` after the commit. `ttl` and `timeout` in seconds, timeout 0 without limit.
+    Answered by `Answer(request, value=dispatch id)` after the commit. `ttl` and `timeout` in seconds, timeout 0
+    without limit.
     """
 
     request: int
@@ -169,8 +180,8 @@ class ShimProgress:
 
 @dataclass(slots=True)
 class ShimResult:
-    """`state` is SUCCEEDED, FAILED or CANCELLED; `body` a serialized Result; `output_bytes` the size of an output that the
-    shell keeps and pushes to the origin itself because it is too large for a report."""
+    """`state` is SUCCEEDED, FAILED or CANCELLED; `body` a serialized Result; `output_bytes` the size of an output
+    that the shell keeps and pushes to the origin itself because it is too large for a report."""
 
     key: str
     state: str
@@ -202,7 +213,8 @@ class PayloadFailed:
 
 @dataclass(slots=True)
 class Asked:
-    """The shell wants something of another controller. Answered by `Answer(request, value=Reply)`, or an error after 10 s."""
+    """The shell wants something of another controller. Answered by `Answer(request, value=Reply)`, or an error after
+    10 s."""
 
     request: int
     to_uid: str

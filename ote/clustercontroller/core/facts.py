@@ -1,7 +1,8 @@
 """What this cluster says of itself: settings, changes made at run time over them, its shim, draining, journal.
 
-The version of the facts never goes back: it is on disk, and grows with every change and at every start whose facts differ
-from those told last. Runtime changes are kept apart from the settings, so that a removed one falls back to its setting.
+The version of the facts never goes back: it is on disk, and grows with every change and at every start whose facts
+differ from those told last. Runtime changes are kept apart from the settings, so that a removed one falls back to its
+setting.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class OwnRecord:
             facts=self._facts,
             status=self._status,
         )
+
+    def attached(self, attachment: ClusterRecord) -> None:
+        """Another parent: the record that it took."""
+        self.parent_uid, self.epoch = attachment.parent_uid, attachment.epoch
+        self.signature = attachment.signature
 
     def changed(self) -> None:
         """Merge anew, count a version, and put it on disk."""

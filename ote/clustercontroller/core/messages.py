@@ -39,7 +39,7 @@ class Alternate(NamedTuple):
 class Digest(NamedTuple):
     """Order-free sum over a set of active attachments."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     sum: int
 
 
@@ -262,7 +262,8 @@ FORGOTTEN = "FORGOTTEN"
 
 @dataclass(slots=True)
 class Report:
-    """`kind` is one of the words above; `state` a final state of `states` or empty; `body` a serialized Result or Progress."""
+    """`kind` is one of the words above; `state` a final state of `states` or empty; `body` a serialized Result or
+    Progress."""
 
     origin_uid: str
     incarnation: int

@@ -39,7 +39,8 @@ class Ends(Protocol):
 
 
 class Router:
-    """`parent_link` returns the link on which to send upward, None while there is none; `before_up` runs before it is used."""
+    """`parent_link` returns the link on which to send upward, None while there is none; `before_up` runs before it
+    is used."""
 
     def __init__(
         self, ctx: Context, routes: Routes, parent_link: Callable[[], int | None], before_up: Callable[[], None]

@@ -1,7 +1,7 @@
 """Translates the core's messages to and from `tunnel.proto`. Nothing is decided here.
 
-`encode_up`, `encode_down` make a protobuf item of a message; `decode_up`, `decode_down` the reverse, and None for an item
-that this version does not know, which a receiver ignores.
+`encode_up`, `encode_down` make a protobuf item of a message; `decode_up`, `decode_down` the reverse, and None for an
+item that this version does not know, which a receiver ignores.
 """
 
 from __future__ import annotations

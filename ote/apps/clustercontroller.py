@@ -1,0 +1,139 @@
+"""`ote-clustercontroller`: one controller of the tree as a process.
+
+Not here: what a controller does (`ote.clustercontroller`). The one idea: read the settings, build, run until told to
+stop; say in one line what is wrong where it cannot begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+import ote
+from ote.clustercontroller.membership import Membership
+from ote.clustercontroller.node import BuiltInShim, Node, person_context
+from ote.clustercontroller.settings import Settings
+from ote.config.load import effective, load
+from ote.config.settings import Option, describe
+from ote.model.errors import OteError
+from ote.runtime.main import run_main, stop_on_signals
+from ote.telemetry.logs import set_up_logs
+from ote.telemetry.metrics import Metrics
+
+_log = structlog.get_logger("ote.apps.clustercontroller")
+_PROGRAM = "ote-clustercontroller"
+_EPILOG = f"""Examples:\n
+  {_PROGRAM} --name root --data-dir /var/lib/ote\n
+  {_PROGRAM} --name shop-7 --data-dir /var/lib/ote --parent 10.0.0.1:8287 --join-token @token --shim process"""
+
+
+def main() -> int:
+    """Runs the program; returns its exit code."""
+    try:
+        code = program.main(prog_name=_PROGRAM, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        return 130
+    except OteError as error:
+        click.echo(f"{_PROGRAM}: {error.message}", err=True)
+        return 2 if error.code == "INVALID_ARGUMENT" else 1
+    return code if isinstance(code, int) else 0
+
+
+def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    shown = f" [default: {option.show(option.default)}]" if option.default not in (None, (), {}, "", False) else ""
+    return click.option(
+        f"--{option.flag}",
+        option.name,
+        default=None,
+        multiple=option.repeated,
+        metavar=option.metavar,
+        help=f"{option.doc}{shown}",
+    )
+
+
+def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(describe(Settings)):
+        function = _option(option)(function)
+    return function
+
+
+@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"max_content_width": 110})
+@click.version_option(ote.__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="OTE_CONFIG",
+    help="YAML file with any of these settings.",
+)
+@_with_settings
+@click.pass_context
+def program(context: click.Context, /, config: Path | None, **flags: Any) -> int | None:
+    """Run one controller of the tree: a root, or with --parent a member below it."""
+    if context.invoked_subcommand is not None:
+        return None
+    settings = load(Settings, file=config, env=os.environ, flags=flags)
+    set_up_logs(level=settings.log_level, fmt=settings.log_format, cluster=settings.name or settings.data_dir.name)
+    return run_main(serve(settings))
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, or until the core wants to end. Returns the exit code."""
+    stopping = stop_on_signals()
+    _log.info("settings", **effective(settings))
+    node = Node(settings, Metrics(), _start_shim)
+    address = await node.start()
+    _log.info("serving", listen=address, advertise=node.advertise, version=ote.__version__)
+    told = asyncio.create_task(stopping.wait(), name="signals")
+    await asyncio.wait((told, node.exit), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if node.exit.done():
+        end = node.exit.result()
+        _log.error("ended", reason=end.reason, message=end.message)
+        await node.stop()
+        click.echo(f"{_PROGRAM}: {end.message} ({end.reason})", err=True)
+        return 1
+    _log.info("stopping")
+    stayed = await node.stop()
+    _log.info("stopped", children_without_a_place=stayed)
+    return 0
+
+
+async def _start_shim(kind: str, data_dir: Path) -> BuiltInShim:
+    from ote.shims.local.shim import SERVER_OPTIONS, LocalShim  # a controller without it does not pay for it
+
+    shim = LocalShim("podman" if kind == "podman" else "process", data_dir)
+    await shim.start()
+    return BuiltInShim(shim.servicer, SERVER_OPTIONS, shim.stop)
+
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the controller.",
+)
+
+
+@program.command("admin-context", epilog=f"Example: {_PROGRAM} admin-context --data-dir /var/lib/ote > admin.yaml")
+@_data_dir
+@click.option("--role", type=click.Choice(["admin", "operator", "viewer"]), default="admin", show_default=True)
+@click.option("--address", default="127.0.0.1:8287", show_default=True, help="Where the controller is reached.")
+def admin_context(data_dir: Path, role: str, address: str) -> None:
+    """Print a context for ote-ctl, good at this controller and below."""
+    membership = Membership.open(data_dir, "", 0.0)
+    click.echo(person_context(membership, role, address).to_yaml(), nl=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,172 @@
+"""ClusterService: what the registry knows, and changes of it. Thin: parse, ask the core, show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import grpc.aio
+
+from ote.api.cluster.v1 import cluster_pb2, cluster_pb2_grpc
+from ote.api.command.v1 import command_pb2
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.states import NAME_CONFLICT
+from ote.clustercontroller.shell import Shell
+from ote.clustercontroller.status import StatusReport
+from ote.clustercontroller.wire.views import ClusterViews
+from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from ote.model.names import check_label_key, check_label_value, check_tag
+from ote.model.selectors import Selector, compile_selector
+from ote.rpc.paging import page_of
+from ote.rpc.peer import peer_of
+from ote.runtime.watch import ChangeKind, WatchHub
+
+_SETTLE = 5.0
+"""How long UpdateCluster waits for the cluster before it answers that the change is on its way."""
+_MAX_PAGE = 5000
+_DEFAULT_PAGE = 500
+_EMPTY = cluster_pb2.Selector()
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Sender(Protocol):
+    """Sends a command to one cluster, as a dispatch of this controller."""
+
+    async def send(self, entry: ClusterEntry, command: command_pb2.Command, caller: str) -> str: ...
+
+    async def settled(self, dispatch_id: str, timeout: float) -> bool: ...
+
+
+def find(core: Controller, name: str) -> ClusterEntry:
+    """The cluster of that name. Errors: NotFound (CLUSTER_NOT_FOUND)."""
+    entry = core.registry.find(name) if name else None
+    if entry is None:
+        raise NotFound(
+            "CLUSTER_NOT_FOUND", f"no cluster {name!r} is known to {core.ctx.name}; see 'ote-ctl cluster list'"
+        )
+    return entry
+
+
+def select(core: Controller, selector: cluster_pb2.Selector) -> list[ClusterEntry]:
+    """Clusters that a selector matches. Errors: InvalidArgument (INVALID_SELECTOR)."""
+    compiled = compile_selector(selector.clusters, selector.labels)
+    return [entry for entry in compiled.select(core.registry.entries.values()) if _selectable(core, entry)]
+
+
+def _selectable(core: Controller, entry: ClusterEntry) -> bool:
+    return core.registry.state(entry.uid) != NAME_CONFLICT
+
+
+class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
+    """`hub` holds the entries by uid; `sender` carries changes to their clusters."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        views: ClusterViews,
+        hub: WatchHub[str, ClusterEntry],
+        sender: Sender,
+        status: Callable[[], StatusReport],
+    ) -> None:
+        self._shell = shell
+        self._core = shell.core
+        self._views = views
+        self._hub = hub
+        self._sender = sender
+        self._status = status
+
+    async def GetCluster(
+        self, request: cluster_pb2.GetClusterRequest, context: Context
+    ) -> cluster_pb2.GetClusterResponse:
+        return cluster_pb2.GetClusterResponse(cluster=self._views.cluster(find(self._core, request.name)))
+
+    async def ListClusters(
+        self, request: cluster_pb2.ListClustersRequest, context: Context
+    ) -> cluster_pb2.ListClustersResponse:
+        selector = request.selector
+        everything = selector == _EMPTY
+        entries = list(self._core.registry.entries.values()) if everything else select(self._core, selector)
+        entries.sort(key=_order)
+        page, token = page_of(
+            entries,
+            _order,
+            size=request.page_size,
+            token=request.page_token,
+            scope=f"{selector.clusters}\n{selector.labels}",
+            default=_DEFAULT_PAGE,
+            most=_MAX_PAGE,
+        )
+        return cluster_pb2.ListClustersResponse(
+            clusters=[self._views.cluster(entry) for entry in page], next_page_token=token, total=len(entries)
+        )
+
+    async def WatchClusters(
+        self, request: cluster_pb2.WatchClustersRequest, context: Context
+    ) -> AsyncIterator[cluster_pb2.WatchClustersResponse]:
+        match = self._matcher(request.selector)
+        async for change in self._hub.watch(request.resume_token, match=match):
+            response = cluster_pb2.WatchClustersResponse(resume_token=change.token)
+            if change.kind is ChangeKind.PUT and change.value is not None:
+                response.put.CopyFrom(self._views.cluster(change.value))
+            elif change.kind is ChangeKind.REMOVED:
+                response.removed = change.key or ""
+            else:
+                response.bookmark.CopyFrom(cluster_pb2.Bookmark())
+            yield response
+
+    def _matcher(self, selector: cluster_pb2.Selector) -> Callable[[ClusterEntry], bool] | None:
+        if selector == _EMPTY:
+            return None
+        compiled: Selector = compile_selector(selector.clusters, selector.labels)
+        return lambda entry: compiled.matches(entry) and _selectable(self._core, entry)
+
+    async def UpdateCluster(
+        self, request: cluster_pb2.UpdateClusterRequest, context: Context
+    ) -> cluster_pb2.UpdateClusterResponse:
+        entry = find(self._core, request.name)
+        for key, value in request.labels.items():
+            check_label_key(key)
+            check_label_value(value)
+        for tag in request.tags:
+            check_tag(tag)
+        if not (request.labels or request.remove_labels or request.tags or request.remove_tags):
+            raise InvalidArgument("NOTHING_TO_DO", "name labels or tags to set or to remove")
+        facts = command_pb2.SetFacts(
+            labels=request.labels,
+            remove_labels=request.remove_labels,
+            tags=request.tags,
+            remove_tags=request.remove_tags,
+        )
+        peer = peer_of(context)
+        command = command_pb2.Command(set_facts=facts)
+        dispatch_id = await self._sender.send(entry, command, f"{peer.role}/{peer.name}")
+        settled = await self._sender.settled(dispatch_id, _SETTLE)
+        if settled:
+            await asyncio.sleep(0)
+        return cluster_pb2.UpdateClusterResponse(
+            cluster=self._views.cluster(find(self._core, entry.uid)),
+            dispatch=f"{self._core.ctx.name}/{dispatch_id}",
+            settled=settled,
+        )
+
+    async def EvictCluster(
+        self, request: cluster_pb2.EvictClusterRequest, context: Context
+    ) -> cluster_pb2.EvictClusterResponse:
+        entry = find(self._core, request.name)
+        if entry.uid == self._core.ctx.uid:
+            raise FailedPrecondition("CANNOT_EVICT_SELF", "a controller cannot evict itself; ask one above it")
+        uid, orphans, delivered = await self._shell.request(lambda number: ev.Evict(number, entry.uid))
+        return cluster_pb2.EvictClusterResponse(uid=uid, orphans=sorted(orphans), delivered=delivered)
+
+    async def GetControllerStatus(
+        self, request: cluster_pb2.GetControllerStatusRequest, context: Context
+    ) -> cluster_pb2.GetControllerStatusResponse:
+        return self._status().response()
+
+
+def _order(entry: ClusterEntry) -> str:
+    return f"{entry.name}\n{entry.uid}"

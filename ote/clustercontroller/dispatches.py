@@ -1,0 +1,289 @@
+"""Dispatches as their callers see them: submitted, watched until they are settled, looked up here or at their origin.
+
+What lives here: turning requests into the core's events and the core's rows into streams. What does not: any rule about
+dispatches (the core's origin). The one idea: a watcher is told only which target changed and reads its newest state
+when it gets there, so a slow one skips what is outdated and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2
+from ote.clustercontroller.clusters import select
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.records import TargetRow
+from ote.clustercontroller.core.states import CHANGES, FINAL
+from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads
+from ote.clustercontroller.shell import Shell
+from ote.clustercontroller.wire import views
+from ote.clustercontroller.wire.codec import decode_payload
+from ote.model.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
+from ote.rpc.peer import Peer, Role
+from ote.runtime.clock import Clock
+
+GET_DISPATCH = "/ote.api.route.v1.RouteService/GetDispatch"
+CANCEL_DISPATCH = "/ote.api.route.v1.RouteService/CancelDispatch"
+_TTL = 3600.0
+_MAX_INLINE = 1024 * 1024
+"""A larger command comes by PutPayload."""
+_FRAME_ROOM = 24 * 1024
+_TARGET_BYTES = 96
+_SMALL = 2 * 1024
+_FOLLOW = 1.0
+"""Seconds between two looks at another origin's dispatch that is watched from here."""
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """Which targets changed since they were last looked at."""
+
+    changed: dict[str, None] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: bool = False
+
+
+class Dispatches:
+    """The dispatches of this controller as origin, and a way to those of others."""
+
+    def __init__(self, shell: Shell, payloads: Payloads, outputs: Outputs, clock: Clock) -> None:
+        self._shell = shell
+        self._core = shell.core
+        self._payloads = payloads
+        self._outputs = outputs
+        self._clock = clock
+        self._watchers: dict[str, set[Watcher]] = {}
+
+    # --- submitting -----------------------------------------------------------------------------------------------
+
+    async def submit(self, request: route_pb2.DispatchRequest, peer: Peer) -> str:
+        """Accept a dispatch; it will not be forgotten when this returns its id. Errors: those of
+        RouteService.Dispatch."""
+        check_id(request.dispatch_id)
+        command, body, payload = self._body(request)
+        if peer.role is Role.VIEWER and command in CHANGES:
+            raise PermissionDenied("ROLE_NOT_ALLOWED", f"a viewer may get and read logs, not {command}")
+        entries = self._targets(request)
+        if payload is None and not fits(len(body or b""), len(entries)):
+            payload, body = await asyncio.to_thread(self._payloads.keep, body or b""), None
+        await self._shell.request(
+            lambda number: ev.Submit(
+                request=number,
+                dispatch_id=request.dispatch_id,
+                digest=_digest(request),
+                command=command,
+                inline=body,
+                payload=payload,
+                targets=[ev.SubmitTarget(entry.uid, entry.name) for entry in entries],
+                ttl=_seconds(request.ttl) if request.HasField("ttl") else _TTL,
+                timeout=_seconds(request.timeout) if request.HasField("timeout") else 0.0,
+                caller=f"{peer.role}/{peer.name}",
+                clusters=request.selector.clusters,
+                labels=request.selector.labels,
+                created=self._clock.wall(),
+            )
+        )
+        if payload is not None:
+            self._payloads.hold(request.dispatch_id, payload)
+        return request.dispatch_id
+
+    async def send(self, entry: ClusterEntry, command: command_pb2.Command, caller: str) -> str:
+        """Send a command of the controller's own API to one cluster. Returns the dispatch id."""
+        dispatch_id = self._core.ctx.new_id()
+        body = command.SerializeToString()
+        await self._shell.request(
+            lambda number: ev.Submit(
+                request=number,
+                dispatch_id=dispatch_id,
+                digest=hashlib.sha256(body).digest(),
+                command=command.WhichOneof("kind") or "",
+                inline=body,
+                payload=None,
+                targets=[ev.SubmitTarget(entry.uid, entry.name)],
+                ttl=_TTL,
+                timeout=0.0,
+                caller=caller,
+                clusters=entry.name,
+                created=self._clock.wall(),
+            )
+        )
+        return dispatch_id
+
+    async def settled(self, dispatch_id: str, timeout: float) -> bool:
+        """Whether all targets are final, at the latest after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                async for _ in self.changes(dispatch_id):
+                    pass
+        except TimeoutError:
+            return False
+        return True
+
+    def _body(self, request: route_pb2.DispatchRequest) -> tuple[str, bytes | None, m.Payload | None]:
+        """(command, its bytes, or its payload)."""
+        which = request.WhichOneof("body")
+        if which == "command":
+            kind = request.command.WhichOneof("kind")
+            if kind is None:
+                raise InvalidArgument("NO_COMMAND", "the request has a command of a kind that is not known here")
+            body = request.command.SerializeToString()
+            if len(body) > _MAX_INLINE:
+                raise ResourceExhausted(
+                    "COMMAND_TOO_LARGE", "a command over 1 MiB is sent ahead by PutPayload, up to 16 MiB"
+                )
+            return kind, body, None
+        if which == "payload":
+            payload = decode_payload(request.payload)
+            if not self._payloads.has(payload):
+                raise FailedPrecondition("PAYLOAD_MISSING", "send the payload by PutPayload first, to this controller")
+            return self._kind_of(payload), None, payload
+        raise InvalidArgument("NO_COMMAND", "the request has neither a command nor a payload")
+
+    def _kind_of(self, payload: m.Payload) -> str:
+        if payload.size > MAX_PAYLOAD:
+            raise ResourceExhausted("PAYLOAD_TOO_LARGE", "a command takes at most 16 MiB")
+        command = command_pb2.Command.FromString(self._payloads.path(payload).read_bytes())
+        kind = command.WhichOneof("kind")
+        if kind is None:
+            raise InvalidArgument("NO_COMMAND", "the payload is not a command of a kind that is known here")
+        return kind
+
+    def _targets(self, request: route_pb2.DispatchRequest) -> Sequence[ClusterEntry]:
+        known = self._core.origin.dispatch(request.dispatch_id)
+        if known is not None:
+            return []
+        if request.selector == cluster_pb2.Selector():
+            raise InvalidArgument("INVALID_SELECTOR", "say which clusters are meant; '*' means all")
+        entries = select(self._core, request.selector)
+        if not entries and not request.allow_no_match:
+            raise NotFound("NO_MATCH", "the selector matches no cluster; see 'ote-ctl cluster list' with the same one")
+        return entries
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    def changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
+        """A target changed."""
+        for watcher in self._watchers.get(dispatch_id, ()):
+            watcher.changed[uid] = None
+            watcher.settled = watcher.settled or settled
+            watcher.wake.set()
+
+    async def changes(self, dispatch_id: str) -> AsyncIterator[list[TargetRow]]:
+        """First all targets, then those that changed, until all are final. Errors: NotFound."""
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        if dispatch is None:
+            raise NotFound("DISPATCH_NOT_FOUND", f"{self._core.ctx.name} knows no dispatch {dispatch_id!r}")
+        watcher = Watcher()
+        watchers = self._watchers.setdefault(dispatch_id, set())
+        watchers.add(watcher)
+        try:
+            yield [target.row for target in dispatch.targets.values()]
+            while not dispatch.settled or watcher.changed:
+                await watcher.wake.wait()
+                watcher.wake.clear()
+                changed, watcher.changed = watcher.changed, {}
+                yield [dispatch.targets[uid].row for uid in changed if uid in dispatch.targets]
+        finally:
+            watchers.discard(watcher)
+            if not watchers:
+                self._watchers.pop(dispatch_id, None)
+
+    def target(self, dispatch_id: str, row: TargetRow) -> route_pb2.Target:
+        """One target as it is now, with its output."""
+        return views.target(row, self._outputs.get(dispatch_id, row.uid))
+
+    # --- looking up -----------------------------------------------------------------------------------------------
+
+    def split(self, name: str) -> tuple[str, str]:
+        """(uid of the origin, id) of "ORIGIN/ID" or "ID". Errors: NotFound (DISPATCH_NOT_FOUND)."""
+        origin, slash, dispatch_id = name.rpartition("/")
+        check_id(dispatch_id)
+        if not slash or origin in (self._core.ctx.name, self._core.ctx.uid):
+            return self._core.ctx.uid, dispatch_id
+        entry = self._core.registry.find(origin)
+        if entry is not None:
+            return entry.uid, dispatch_id
+        for step in self._core.parents.path:
+            if step.name == origin:
+                return step.uid, dispatch_id
+        raise NotFound("DISPATCH_NOT_FOUND", f"no controller {origin!r} is known to {self._core.ctx.name}")
+
+    def get(self, dispatch_id: str) -> route_pb2.Dispatch:
+        """A dispatch of this origin, with targets. Errors: NotFound (DISPATCH_NOT_FOUND)."""
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        if dispatch is None:
+            raise NotFound(
+                "DISPATCH_NOT_FOUND",
+                f"{self._core.ctx.name} knows no dispatch {dispatch_id!r}; see 'ote-ctl dispatch list'",
+            )
+        rows = [target.row for target in dispatch.targets.values()]
+        view = views.dispatch(self._core.ctx.name, dispatch.row, rows)
+        view.targets.extend(self.target(dispatch_id, row) for row in rows)
+        return view
+
+    def all(self, *, unsettled_only: bool) -> Iterable[route_pb2.Dispatch]:
+        """Dispatches of this origin without targets, newest first."""
+        for dispatch in self._core.origin.newest():
+            if not (unsettled_only and dispatch.settled):
+                rows = [target.row for target in dispatch.targets.values()]
+                yield views.dispatch(self._core.ctx.name, dispatch.row, rows)
+
+    async def follow(self, origin: str, dispatch_id: str) -> AsyncIterator[route_pb2.Dispatch]:
+        """Another origin's dispatch, asked for again and again until it is settled."""
+        request = route_pb2.GetDispatchRequest(dispatch=dispatch_id).SerializeToString()
+        while True:
+            answer = await self.ask(origin, GET_DISPATCH, request)
+            dispatch = route_pb2.GetDispatchResponse.FromString(answer).dispatch
+            yield dispatch
+            if dispatch.settled:
+                return
+            await asyncio.sleep(_FOLLOW)
+
+    async def ask(self, uid: str, method: str, body: bytes) -> bytes:
+        """Ask another controller. Errors: its own, Unavailable (NO_ROUTE)."""
+        return await self._shell.ask(uid, method, body)
+
+    async def cancel(self, dispatch_id: str) -> route_pb2.Dispatch:
+        """End what is not final."""
+        await self._shell.request(lambda number: ev.CancelDispatch(number, dispatch_id))
+        return self.get(dispatch_id)
+
+
+def is_final(view: route_pb2.Target) -> bool:
+    """Whether a target is settled."""
+    return route_pb2.TargetState.Name(view.state).removeprefix("TARGET_STATE_") in FINAL
+
+
+def check_id(dispatch_id: str) -> None:
+    """Errors: InvalidArgument (INVALID_ID)."""
+    if len(dispatch_id) != 32 or not _HEX.issuperset(dispatch_id):
+        raise InvalidArgument("INVALID_ID", "a dispatch id is 32 hexadecimal digits in lower case, made by the caller")
+
+
+def fits(body: int, targets: int) -> bool:
+    """Whether a command travels inside its deliveries: a small one always, a larger one if all fits one frame."""
+    return body <= _SMALL or body + targets * _TARGET_BYTES <= _FRAME_ROOM
+
+
+def _digest(request: route_pb2.DispatchRequest) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

@@ -1,0 +1,308 @@
+"""RouteService: the tunnel's door, dispatches, payloads, routes. Thin: parse, hand to the part whose business it is,
+show."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc.aio
+
+from ote.api.route.v1 import route_pb2, route_pb2_grpc, tunnel_pb2
+from ote.clustercontroller.clusters import find
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.states import ONLINE
+from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
+from ote.clustercontroller.many import Many
+from ote.clustercontroller.payloads import CHUNK, MAX_PAYLOAD, Outputs, Payloads
+from ote.clustercontroller.shell import Shell
+from ote.clustercontroller.wire import views
+from ote.clustercontroller.wire.codec import decode_payload
+from ote.model.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    OteError,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+from ote.rpc.paging import page_of
+from ote.rpc.peer import peer_of
+from ote.runtime.clock import Clock
+
+PING = "ping"
+_PROBE_BYTES = 4096
+_TRACE_TIMEOUT = 3.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RouteServicer(route_pb2_grpc.RouteServiceServicer):
+    """`takes_children` says why not, or nothing when it does."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        dispatches: Dispatches,
+        payloads: Payloads,
+        outputs: Outputs,
+        clock: Clock,
+        refusal: Callable[[], str],
+    ) -> None:
+        self._shell = shell
+        self._core = shell.core
+        self._dispatches = dispatches
+        self._payloads = payloads
+        self._outputs = outputs
+        self._clock = clock
+        self._refusal = refusal
+
+    # --- between controllers --------------------------------------------------------------------------------------
+
+    async def Connect(  # type: ignore[override]  # reads and writes by itself
+        self, request_iterator: Any, context: Context
+    ) -> None:
+        peer = peer_of(context)
+        if why := self._refusal():
+            raise FailedPrecondition("NOT_A_PARENT", why)
+        link = self._shell.child_link(peer.uid, peer.name)
+        expiry = asyncio.get_running_loop().call_later(
+            min(max(0.0, peer.not_after - time.time()), 1e6), link.close, "CERTIFICATE_EXPIRED"
+        )
+        try:
+            await link.serve(context)
+        finally:
+            expiry.cancel()
+            self._shell.forget_link(link.number)
+
+    async def Probe(self, request: route_pb2.ProbeRequest, context: Context) -> route_pb2.ProbeResponse:
+        parents = self._core.parents
+        self._core.ctx.now = self._clock.now()
+        standing = parents.standing
+        return route_pb2.ProbeResponse(
+            name=self._core.ctx.name,
+            uid=self._core.ctx.uid,
+            standing=tunnel_pb2.Standing(beat=standing.beat, depth=standing.depth),
+            connected=parents.connected,
+            draining=self._core.registry.own.facts.draining,
+            children=len(self._core.registry.children(self._core.ctx.uid)),
+            padding=bytes(_PROBE_BYTES),
+        )
+
+    async def FetchPieces(  # type: ignore[override]  # reads and writes by itself
+        self, request_iterator: Any, context: Context
+    ) -> None:
+        peer = peer_of(context)
+        links = {number for number, link in self._shell.links.items() if not link.is_up and link.peer == peer.name}
+        first = await context.read()
+        if first is grpc.aio.EOF:
+            raise InvalidArgument("BAD_FRAME", "the first message names a payload")
+        payload = self._payloads.served(first.payload_sha256, links)
+        credit = first.credit_bytes
+        for index in first.pieces:
+            piece = await self._payloads.piece(payload, index)
+            for at in range(0, len(piece), CHUNK):
+                chunk = piece[at : at + CHUNK]
+                while credit < len(chunk):
+                    more = await context.read()
+                    if more is grpc.aio.EOF:
+                        return
+                    credit += more.credit_bytes
+                await context.write(route_pb2.FetchPiecesResponse(piece=index, offset=at, data=chunk))
+                credit -= len(chunk)
+
+    async def PushOutput(  # type: ignore[override]  # reads and writes by itself
+        self, request_iterator: Any, context: Context
+    ) -> None:
+        peer = peer_of(context)
+        first = await context.read()
+        if first is grpc.aio.EOF or not first.HasField("header"):
+            raise InvalidArgument("BAD_FRAME", "the first message is a header")
+        header = first.header
+        if self._core.registry.via(header.target_uid) != peer.uid:
+            raise PermissionDenied("NOT_BELOW", f"{peer.name} has no such cluster below it")
+        if header.size > MAX_PAYLOAD:
+            raise ResourceExhausted("OUTPUT_TOO_LARGE", "an output takes at most 16 MiB")
+        output = bytearray()
+        while len(output) < header.size:
+            message = await context.read()
+            if message is grpc.aio.EOF:
+                return
+            output += message.data
+            await context.write(route_pb2.PushOutputResponse(credit_bytes=len(message.data)))
+        await self._outputs.push(header.origin_uid, header.dispatch_id, header.target_uid, bytes(output))
+        await context.write(route_pb2.PushOutputResponse(complete=True))
+
+    # --- dispatches -----------------------------------------------------------------------------------------------
+
+    async def Dispatch(
+        self, request: route_pb2.DispatchRequest, context: Context
+    ) -> AsyncIterator[route_pb2.DispatchResponse]:
+        dispatch_id = await self._dispatches.submit(request, peer_of(context))
+        first = True
+        async for rows in self._dispatches.changes(dispatch_id):
+            targets = [self._dispatches.target(dispatch_id, row) for row in rows]
+            if first:
+                name = f"{self._core.ctx.name}/{dispatch_id}"
+                yield route_pb2.DispatchResponse(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
+                first = False
+                continue
+            for target in targets:
+                yield route_pb2.DispatchResponse(target=target)
+        yield route_pb2.DispatchResponse(summary=self._summary(dispatch_id))
+
+    async def DispatchMany(  # type: ignore[override]  # reads and writes by itself
+        self, request_iterator: Any, context: Context
+    ) -> None:
+        await Many(self._dispatches, self._core, peer_of(context), context).run()
+
+    async def PutPayload(self, request_iterator: Any, context: Context) -> route_pb2.PutPayloadResponse:
+        first = await context.read()
+        if first is grpc.aio.EOF or first.WhichOneof("part") != "payload":
+            raise InvalidArgument("BAD_PAYLOAD", "the first message names the payload")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                yield message.data
+
+        await self._payloads.receive(decode_payload(first.payload), pieces())
+        return route_pb2.PutPayloadResponse()
+
+    async def GetDispatch(
+        self, request: route_pb2.GetDispatchRequest, context: Context
+    ) -> route_pb2.GetDispatchResponse:
+        origin, dispatch_id = self._dispatches.split(request.dispatch)
+        if origin == self._core.ctx.uid:
+            return route_pb2.GetDispatchResponse(dispatch=self._dispatches.get(dispatch_id))
+        asked = route_pb2.GetDispatchRequest(dispatch=dispatch_id)
+        return route_pb2.GetDispatchResponse.FromString(
+            await self._ask_origin(origin, GET_DISPATCH, asked.SerializeToString())
+        )
+
+    async def ListDispatches(
+        self, request: route_pb2.ListDispatchesRequest, context: Context
+    ) -> route_pb2.ListDispatchesResponse:
+        page, token = page_of(
+            self._dispatches.all(unsettled_only=request.unsettled_only),
+            _newest_first,
+            size=request.page_size,
+            token=request.page_token,
+            scope=str(request.unsettled_only),
+            default=50,
+            most=500,
+        )
+        return route_pb2.ListDispatchesResponse(dispatches=page, next_page_token=token)
+
+    async def WatchDispatch(
+        self, request: route_pb2.WatchDispatchRequest, context: Context
+    ) -> AsyncIterator[route_pb2.WatchDispatchResponse]:
+        origin, dispatch_id = self._dispatches.split(request.dispatch)
+        if origin != self._core.ctx.uid:
+            async for response in self._follow(origin, dispatch_id):
+                yield response
+            return
+        first = True
+        async for rows in self._dispatches.changes(dispatch_id):
+            targets = [self._dispatches.target(dispatch_id, row) for row in rows]
+            if first:
+                name = f"{self._core.ctx.name}/{dispatch_id}"
+                yield route_pb2.WatchDispatchResponse(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
+                first = False
+                continue
+            for target in targets:
+                yield route_pb2.WatchDispatchResponse(target=target)
+        yield route_pb2.WatchDispatchResponse(summary=self._summary(dispatch_id))
+
+    async def _follow(self, origin: str, dispatch_id: str) -> AsyncIterator[route_pb2.WatchDispatchResponse]:
+        known: dict[str, route_pb2.Target] | None = None
+        async for dispatch in self._dispatches.follow(origin, dispatch_id):
+            if known is None:
+                accepted = route_pb2.Accepted(dispatch=dispatch.name, targets=dispatch.targets)
+                yield route_pb2.WatchDispatchResponse(accepted=accepted)
+                known = {}
+            else:
+                for target in dispatch.targets:
+                    if known.get(target.uid) != target:
+                        yield route_pb2.WatchDispatchResponse(target=target)
+            known = {target.uid: target for target in dispatch.targets}
+            if all(is_final(target) for target in dispatch.targets):
+                yield route_pb2.WatchDispatchResponse(summary=route_pb2.Summary(states=dispatch.states))
+                return
+
+    async def CancelDispatch(
+        self, request: route_pb2.CancelDispatchRequest, context: Context
+    ) -> route_pb2.CancelDispatchResponse:
+        origin, dispatch_id = self._dispatches.split(request.dispatch)
+        if origin == self._core.ctx.uid:
+            return route_pb2.CancelDispatchResponse(dispatch=await self._dispatches.cancel(dispatch_id))
+        if not self._core.registry.is_below(origin):
+            raise Unavailable("ORIGIN_UNREACHABLE", "cancel it at its origin, or at a controller above the origin")
+        asked = route_pb2.CancelDispatchRequest(dispatch=dispatch_id)
+        return route_pb2.CancelDispatchResponse.FromString(
+            await self._ask_origin(origin, CANCEL_DISPATCH, asked.SerializeToString())
+        )
+
+    async def _ask_origin(self, origin: str, method: str, body: bytes) -> bytes:
+        try:
+            return await self._dispatches.ask(origin, method, body)
+        except Unavailable as error:
+            raise Unavailable(
+                "ORIGIN_UNREACHABLE", f"the dispatch's origin does not answer: {error.message}"
+            ) from error
+
+    def _summary(self, dispatch_id: str) -> route_pb2.Summary:
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        rows = [target.row for target in dispatch.targets.values()] if dispatch else []
+        return route_pb2.Summary(states=views.count(rows))
+
+    # --- routes ---------------------------------------------------------------------------------------------------
+
+    async def ListRoutes(self, request: route_pb2.ListRoutesRequest, context: Context) -> route_pb2.ListRoutesResponse:
+        registry = self._core.registry
+        below = sorted((registry.entries[uid] for uid in registry.descendants(self._core.ctx.uid)), key=_by_name)
+        page, token = page_of(below, _by_name, size=request.page_size, token=request.page_token, default=500, most=5000)
+        return route_pb2.ListRoutesResponse(routes=[self._route(entry) for entry in page], next_page_token=token)
+
+    def _route(self, entry: ClusterEntry) -> route_pb2.Route:
+        registry = self._core.registry
+        hop = registry.get(registry.via(entry.uid) or "")
+        return route_pb2.Route(
+            cluster=entry.name,
+            next_hop=hop.name if hop else "",
+            path=entry.path,
+            up=registry.next_hop(entry.uid) is not None,
+        )
+
+    async def TraceRoute(self, request: route_pb2.TraceRouteRequest, context: Context) -> route_pb2.TraceRouteResponse:
+        entry = find(self._core, request.cluster)
+        registry = self._core.registry
+        if entry.uid != self._core.ctx.uid and registry.state(entry.uid) != ONLINE:
+            raise Unavailable("NO_ROUTE", f"{entry.name} cannot be reached now; it is {registry.state(entry.uid)}")
+        uids: list[str] = []
+        uid = entry.uid
+        while uid != self._core.ctx.uid and uid in registry.entries:
+            uids.append(uid)
+            uid = registry.entries[uid].parent_uid
+        hops = [route_pb2.Hop(cluster=self._core.ctx.name, rtt_ms=0.0)]
+        for hop in reversed(uids):
+            hops.append(route_pb2.Hop(cluster=registry.entries[hop].name, rtt_ms=await self._ping(hop)))
+        return route_pb2.TraceRouteResponse(hops=hops)
+
+    async def _ping(self, uid: str) -> float:
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(_TRACE_TIMEOUT):
+                await self._dispatches.ask(uid, PING, b"")
+        except (OteError, TimeoutError):
+            return -1.0
+        return (time.perf_counter() - begun) * 1000
+
+
+def _newest_first(dispatch: route_pb2.Dispatch) -> str:
+    return f"{10**15 - dispatch.created.ToMilliseconds():016d}/{dispatch.name}"
+
+
+def _by_name(entry: ClusterEntry) -> str:
+    return f"{entry.name}\n{entry.uid}"

@@ -1,0 +1,162 @@
+"""How the controller does: what `ote-ctl status`, /readyz and the metrics show.
+
+What lives here: reading the parts and naming what is wrong, worst first. What does not: mending it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE
+from ote.clustercontroller.lanes import Lane
+from ote.clustercontroller.membership import Membership
+from ote.clustercontroller.shell import Shell
+from ote.clustercontroller.tunnel import Link
+from ote.clustercontroller.wire.views import ClusterViews, timestamp
+from ote.runtime.clock import Clock
+
+_MAX_PROBLEMS = 100
+_EXPIRING = 0.2
+"""A certificate with less than this part of its life left should have been renewed."""
+
+
+@dataclass(slots=True)
+class StatusReport:
+    """Reads the controller when it is asked. `shim_error` is empty while the shim answers, or when there is none."""
+
+    shell: Shell
+    membership: Membership
+    views: ClusterViews
+    clock: Clock
+    wall: Callable[[float], float]
+    shim_error: Callable[[], str]
+    started: float
+    connected_since: float = 0.0
+    was_connected: bool | None = None
+
+    @property
+    def core(self) -> Controller:
+        return self.shell.core
+
+    def connected(self) -> bool:
+        """Whether the beat is young; notes when that changed."""
+        now = self.core.parents.connected
+        if now != self.was_connected:
+            self.was_connected = now
+            self.connected_since = self.clock.now()
+        return now
+
+    def not_ready(self) -> str | None:
+        """Why this controller should get no requests; None when it is ready. Being cut off is no reason."""
+        if self.shell.commit_error:
+            return f"cannot write to disk: {self.shell.commit_error}"
+        return None
+
+    def response(self) -> cluster_pb2.GetControllerStatusResponse:
+        """All of it."""
+        core = self.core
+        core.ctx.now = self.clock.now()
+        connected = self.connected()
+        oldest = core.origin.oldest_unsettled
+        response = cluster_pb2.GetControllerStatusResponse(
+            self=self.views.cluster(core.registry.own),
+            connected=connected,
+            connected_since=timestamp(self.wall(self.connected_since)),
+            beat=core.parents.standing.beat,
+            depth=core.parents.depth,
+            tunnels=self._tunnels(),
+            problems=self._problems(connected),
+            unsettled_dispatches=core.origin.unsettled,
+            clusters=self.counts(),
+            alternates=self._alternates(),
+            started=timestamp(self.started),
+            certificate_expires=timestamp(self.membership.expires),
+        )
+        if oldest is not None:
+            response.oldest_unsettled.CopyFrom(timestamp(oldest.row.created))
+        return response
+
+    def counts(self) -> dict[str, int]:
+        """Clusters of the subtree by state."""
+        registry = self.core.registry
+        counts: dict[str, int] = {}
+        for uid in registry.entries:
+            state = registry.state(uid)
+            counts[state] = counts.get(state, 0) + 1
+        return counts
+
+    def _alternates(self) -> list[str]:
+        told = self.core.parents.alternates
+        grandparent = [told.grandparent] if told.grandparent else []
+        return [f"{one.name}={one.address}" for one in (*told.uncles, *grandparent, *told.siblings)]
+
+    def _tunnels(self) -> list[cluster_pb2.Tunnel]:
+        links = sorted(self.shell.links.values(), key=lambda link: (not link.is_up, link.peer))
+        return [self._tunnel(link) for link in links]
+
+    def _tunnel(self, link: Link) -> cluster_pb2.Tunnel:
+        lanes = link.lanes
+        now = self.clock.now()
+        return cluster_pb2.Tunnel(
+            peer=link.peer,
+            up=link.is_up,
+            since=timestamp(self.wall(link.since)),
+            sent_bytes={lane.value: lanes.counters.sent[lane] for lane in Lane},
+            received_bytes=link.received_bytes,
+            queued_bytes=lanes.queued_bytes,
+            refused_items=lanes.counters.refused,
+            silent_ms=max(0, int((now - link.heard) * 1000)),
+        )
+
+    def _problems(self, connected: bool) -> list[cluster_pb2.Problem]:
+        core = self.core
+        me = core.ctx.name
+        found: list[cluster_pb2.Problem] = []
+
+        def add(reason: str, message: str, since: float, cluster: str = me) -> None:
+            found.append(cluster_pb2.Problem(reason=reason, message=message, since=timestamp(since), cluster=cluster))
+
+        if self.shell.commit_error:
+            add("DISK", f"cannot write to disk: {self.shell.commit_error}", self.clock.wall())
+        if not connected:
+            add(
+                "CUT_OFF",
+                "no beat of the root arrives; this controller and what is below it go on alone",
+                self.wall(self.connected_since),
+            )
+        parent, home = core.parents.parent, core.parents.home
+        if parent is not None and home is not None and parent.uid != home.uid:
+            name = home.name or home.address
+            add("NOT_AT_HOME", f"attached to {parent.name} until {name} is back", self.wall(self.connected_since))
+        if error := self.shim_error():
+            add("SHIM_UNAVAILABLE", f"the shim does not answer: {error}", self.clock.wall())
+        left = self.membership.expires - self.clock.wall()
+        if left < self.membership.lifetime * _EXPIRING:
+            add("CERTIFICATE_EXPIRING", f"the certificate ends in {left:.0f} s and was not renewed", self.clock.wall())
+        self._cluster_problems(found)
+        return found[:_MAX_PROBLEMS]
+
+    def _cluster_problems(self, found: list[cluster_pb2.Problem]) -> None:
+        registry = self.core.registry
+        for entry in registry.entries.values():
+            state = registry.state(entry.uid)
+            if state == OFFLINE:
+                reason, message = "CHILD_OFFLINE", f"{entry.name} is not reachable"
+            elif state == NAME_CONFLICT:
+                reason = "NAME_CONFLICT"
+                message = f"{entry.name}@{entry.uid[:8]} has a name that another holds: evict one of them"
+            elif entry.facts.draining and state != AWAY:
+                reason, message = "DRAINING", f"{entry.name} is draining: 'ote-ctl cluster drain {entry.name} --off'"
+            else:
+                continue
+            found.append(
+                cluster_pb2.Problem(
+                    reason=reason,
+                    message=message,
+                    since=timestamp(self.wall(registry.since(entry.uid))),
+                    cluster=entry.name,
+                )
+            )

@@ -1,0 +1,143 @@
+"""What the API shows: registry entries and dispatches of the core as the messages of ClusterService and
+RouteService."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2
+from ote.api.shim.v1 import shim_pb2
+from ote.clustercontroller.core import states
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.messages import PathStep
+from ote.clustercontroller.core.records import DispatchRow, TargetRow
+from ote.clustercontroller.core.registry import Registry
+
+_CLUSTER_STATE = {
+    state: cluster_pb2.ClusterState.Value(f"CLUSTER_STATE_{state}")
+    for state in (states.ONLINE, states.OFFLINE, states.AWAY, states.NAME_CONFLICT)
+}
+TARGET_STATE = {name.removeprefix("TARGET_STATE_"): number for name, number in route_pb2.TargetState.items()}
+"""Number of a target's state by its name."""
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Seconds since 1970 as protobuf has it."""
+    value = Timestamp()
+    value.FromMilliseconds(round(seconds * 1000))
+    return value
+
+
+class ClusterViews:
+    """Makes `Cluster` messages. `wall` turns a time of the core's clock into seconds since 1970."""
+
+    def __init__(self, registry: Registry, wall: Callable[[float], float], above: Callable[[], list[PathStep]]) -> None:
+        self._registry = registry
+        self._wall = wall
+        self._above = above
+
+    def cluster(self, entry: ClusterEntry) -> cluster_pb2.Cluster:
+        """One cluster as seen from here now."""
+        registry = self._registry
+        facts = entry.facts
+        parent = registry.get(entry.parent_uid)
+        steps = self._above()
+        above = [step.name for step in steps[:-1]]
+        state = registry.state(entry.uid)
+        name = entry.name
+        if parent is not None:
+            parent_name = parent.name
+        else:
+            parent_name = next((step.name for step in steps if step.uid == entry.parent_uid), entry.away_parent)
+        view = cluster_pb2.Cluster(
+            name=name,
+            uid=entry.uid,
+            state=_CLUSTER_STATE[state],
+            state_since=timestamp(self._wall(registry.since(entry.uid))),
+            parent=entry.away_parent if state == states.AWAY else parent_name,
+            configured_parent=facts.configured_parent,
+            path=[*above, *registry.path(entry.uid)],
+            labels=facts.labels,
+            tags=facts.tags,
+            epoch=entry.known_epoch,
+            last_seen=timestamp(self._wall(registry.heard(entry.uid))),
+            draining=facts.draining,
+            advertise=facts.advertise,
+            instance=entry.instance,
+            version=facts.software,
+            changed_facts=facts.changed,
+            descendants=sum(1 for _ in registry.descendants(entry.uid)) if registry.children(entry.uid) else 0,
+        )
+        if facts.shim_name:
+            view.shim.CopyFrom(
+                cluster_pb2.Shim(
+                    kind=facts.shim_kind,
+                    name=facts.shim_name,
+                    version=facts.shim_version,
+                    capabilities=facts.capabilities,
+                )
+            )
+        if entry.status is not None:
+            view.status.CopyFrom(shim_pb2.ClusterStatus.FromString(entry.status.cluster_status))
+        return view
+
+
+def target(row: TargetRow, output: bytes = b"") -> route_pb2.Target:
+    """One target of a dispatch."""
+    view = route_pb2.Target(
+        cluster=row.name,
+        uid=row.uid,
+        state=TARGET_STATE[row.state],
+        message=row.message,
+        reason=row.reason,
+        attempts=row.attempts,
+        latency_ms=row.latency_ms,
+        journal_number=row.journal_number,
+        output=output,
+    )
+    if row.since:
+        view.since.CopyFrom(timestamp(row.since))
+    if row.body:
+        _fill(view, row)
+    return view
+
+
+def _fill(view: route_pb2.Target, row: TargetRow) -> None:
+    """What the cluster itself said: a Result once it has ended, a Progress before."""
+    if row.state in states.FINAL:
+        result = command_pb2.Result.FromString(row.body)
+        view.objects.extend(result.objects)
+        view.output = view.output or result.output
+        view.message = view.message or result.message
+        view.reason = view.reason or result.reason
+    else:
+        progress = command_pb2.Progress.FromString(row.body)
+        view.objects.extend(progress.objects)
+        view.message = progress.message or view.message
+
+
+def count(rows: Iterable[TargetRow]) -> dict[str, int]:
+    """Targets by state."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.state] = counts.get(row.state, 0) + 1
+    return counts
+
+
+def dispatch(origin: str, row: DispatchRow, rows: Iterable[TargetRow]) -> route_pb2.Dispatch:
+    """A dispatch without its targets."""
+    counts = count(rows)
+    return route_pb2.Dispatch(
+        name=f"{origin}/{row.id}",
+        origin=origin,
+        command=row.command,
+        selector=cluster_pb2.Selector(clusters=row.clusters, labels=row.labels),
+        created=timestamp(row.created),
+        caller=row.caller,
+        settled=all(state in states.FINAL for state in counts),
+        states=counts,
+    )
