@@ -1,0 +1,65 @@
+"""docs/grpcurl.md is run with the real grpcurl: every block of a part, in order, in one shell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.shim_process import running
+
+pytestmark = pytest.mark.real
+
+PAGE = (Path(__file__).parents[2] / "docs" / "grpcurl.md").read_text()
+SCRIPT_SECONDS = 40.0
+
+
+def script(part: str) -> str:
+    """The commands of one part of the page. Every block of a shell says whose part it is, or that it is not run."""
+    blocks = re.findall(r"^```sh ?(.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE)
+    assert {word for word, _ in blocks} == {"shim", "no-run"}
+    return "set -euxo pipefail\n" + "\n".join(text for word, text in blocks if word == part)
+
+
+async def said(part: str, variables: Mapping[str, str], directory: Path) -> str:
+    """What the commands of a part print, standard error in between; the test fails when one of them does."""
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        script(part),
+        cwd=directory,
+        env={**os.environ, **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), SCRIPT_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    text = output.decode()
+    assert process.returncode == 0, text
+    return text
+
+
+async def test_the_page_works_with_the_local_shim(real_part: Callable[[str], str]) -> None:
+    real_part("grpcurl")
+    with tempfile.TemporaryDirectory(prefix="ote-") as name:
+        directory = Path(name)
+        command = [sys.executable, "-m", "ote.apps.local_shim", "--driver", "process", "--listen", "ADDRESS"]
+        async with running([*command, "--data-dir", f"{name}/data"], directory) as shim:
+            text = await said("shim", {"SHIM": shim.address}, directory)
+    assert "ote.api.shim.v1.ShimService\n" in text
+    assert '"status": "SERVING"' in text
+    assert text.count('"action": "ACTION_CREATED"') == 2, "the same id has one effect and one result"
+    assert '"data":{"to":"you"}' in text.replace('": ', '":')
+    assert '"state": "CANCEL_STATE_UNKNOWN"' in text
+    assert '"outcome": "OUTCOME_CANCELLED"' in text
+    assert '"action": "ACTION_DELETED"' in text
