@@ -22,7 +22,7 @@ from ote.api.trust.v1 import trust_pb2
 from ote.client.connection import Connection, Link, Policy, is_lost, is_passing
 from ote.client.contexts import Context
 from ote.client.payloads import MAX_INLINE_BYTES, payload_ref, pieces_of
-from ote.model.errors import OteError, OutOfRange, ResourceExhausted, Unavailable
+from ote.model.errors import NotFound, OteError, OutOfRange, ResourceExhausted, Unavailable
 from ote.rpc.errors import from_rpc_error
 
 _PAGE = 1000
@@ -183,23 +183,23 @@ class Client:
             if not name:
                 until = until or time.monotonic() + self._policy.patience
                 link = await self._stay(link, request.dispatch_id, error, until, delays)
-        async for again in self.watch_dispatch(name):
+        async for again in self.watch_dispatch(name, exists=True):
             yield again
 
-    async def watch_dispatch(self, name: str) -> AsyncIterator[route_pb2.DispatchResponse]:
+    async def watch_dispatch(self, name: str, *, exists: bool = False) -> AsyncIterator[route_pb2.DispatchResponse]:
         """What becomes of a dispatch: accepted with all targets as they are, then changes, then the summary.
 
-        After a loss accepted comes again.
+        After a loss accepted comes again. exists: it is known to exist, so an entry that cannot tell of it (yet) makes
+        way for the next one while `patience` lasts.
         """
         request = route_pb2.WatchDispatchRequest(dispatch=name)
         until = 0.0
-        seen = False
         delays = self._policy.delays()
         while True:
             link = await self._connection.link()
             try:
                 async for event in link.routes.WatchDispatch(request):
-                    seen, until, delays = True, 0.0, self._policy.delays()
+                    exists, until, delays = True, 0.0, self._policy.delays()
                     yield _as_dispatch_event(event)
                     if event.HasField("summary"):
                         return
@@ -207,7 +207,10 @@ class Client:
             except grpc.aio.AioRpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
             until = until or time.monotonic() + self._policy.patience
-            await self._recover(link, error, until, next(delays), also=seen and isinstance(error, Unavailable))
+            elsewhere = exists and isinstance(error, (Unavailable, NotFound))
+            await self._recover(link, error, until, next(delays), also=elsewhere)
+            if elsewhere:
+                await self._connection.drop(link)
 
     async def put_payload(self, data: bytes) -> command_pb2.PayloadRef:
         """Sends bytes ahead of the dispatch that names them. Raises ResourceExhausted (PAYLOAD_TOO_LARGE)."""

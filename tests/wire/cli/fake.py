@@ -34,6 +34,8 @@ class FakeController:
     def __init__(self, name: str = "root") -> None:
         self.me = cluster_pb2.Cluster(name=name, uid=f"uid-{name}", version="9.9", path=[name])
         self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.asked = threading.Event()
+        """Set once a stream is being answered."""
         self.address = ""
         self._answers: dict[str, deque[Any]] = defaultdict(deque)
         self._stopped = threading.Event()
@@ -100,6 +102,7 @@ class FakeController:
     def _stream(self, method: str) -> Callable[..., Iterator[Any]]:
         def answer(_: object, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             answers = self._next(method, request)
+            self.asked.set()
             for one in answers if isinstance(answers, list) else [answers]:
                 if one is HANG:
                     while context.is_active() and not self._stopped.wait(0.02):

@@ -1,0 +1,178 @@
+"""The client where the command line does not show what it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2
+from ote.client.client import Client, new_dispatch_id
+from ote.client.connection import Policy
+from ote.client.contexts import Context, Entry
+from ote.model.errors import FailedPrecondition, Internal, OutOfRange, ResourceExhausted, Unavailable
+from tests.wire.cli.fake import HANG, FakeController, cluster, story, target
+
+QUICK = Policy(dial=1, call=5, patience=0.6, base=0.02, cap=0.05)
+
+
+def client_of(*fakes: FakeController, policy: Policy = QUICK) -> Client:
+    return Client(Context("test", tuple(Entry(fake.address) for fake in fakes)), policy=policy)
+
+
+def request() -> route_pb2.DispatchRequest:
+    command = command_pb2.Command(noop=command_pb2.Noop())
+    return route_pb2.DispatchRequest(dispatch_id=new_dispatch_id(), command=command)
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[FakeController]:
+    fake = FakeController("other")
+    fake.start()
+    yield fake
+    fake.stop()
+    assert fake.unused() == {}
+
+
+async def finished(events: AsyncIterator[route_pb2.DispatchResponse]) -> list[str]:
+    return [event.WhichOneof("event") or "" async for event in events]
+
+
+async def test_a_controller_that_dies_is_replaced_by_the_next_entry(
+    root: FakeController, other: FakeController
+) -> None:
+    async with client_of(root, other) as client:
+        assert (await client.controller()).name == "root"
+        root.stop()
+        other.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse(beat=1))
+        assert (await client.status()).beat == 1
+        assert await client.address() == other.address
+
+
+async def test_a_lost_controller_is_dialled_again_while_patience_lasts(root: FakeController) -> None:
+    async with client_of(root, policy=Policy(patience=5, base=0.05, cap=0.1)) as client:
+        await client.controller()
+        root.stop()
+        root.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse())
+        call = asyncio.create_task(client.status())
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(root.start, root.address)
+        await call
+
+
+async def test_patience_ends(root: FakeController) -> None:
+    async with client_of(root) as client:
+        await client.controller()
+        root.stop()
+        with pytest.raises(Unavailable) as caught:
+            await client.status()
+        assert caught.value.reason == "CONTROLLER_UNREACHABLE"
+
+
+async def test_a_watch_of_a_dispatch_survives_the_death_of_its_entry(
+    root: FakeController, other: FakeController
+) -> None:
+    root.will("Dispatch", story([target("a", "PENDING")], HANG))
+    other.will("WatchDispatch", Unavailable("ORIGIN_UNREACHABLE", "no way"), story([target("a", "SUCCEEDED")]))
+    async with client_of(root, other) as client:
+        seen: list[str] = []
+        async for event in client.dispatch(request()):
+            seen.append(event.WhichOneof("event") or "")
+            if len(seen) == 1:
+                await asyncio.to_thread(root.stop)
+        assert seen == ["accepted", "accepted", "summary"]
+
+
+async def test_a_dispatch_is_never_offered_to_a_second_controller_before_it_is_accepted(
+    root: FakeController, other: FakeController
+) -> None:
+    root.will("Dispatch", [HANG])
+    sent = request()
+    async with client_of(root, other) as client:
+        waiting = asyncio.create_task(finished(client.dispatch(sent)))
+        await asyncio.to_thread(root.asked.wait, 5)
+        await asyncio.to_thread(root.stop)
+        with pytest.raises(Unavailable) as caught:
+            await waiting
+    assert caught.value.reason == "ACCEPTANCE_UNKNOWN"
+    assert caught.value.message.endswith(f"ote-ctl dispatch get root/{sent.dispatch_id}")
+    assert not other.requests["Dispatch"]
+
+
+async def test_another_controller_at_the_same_address_is_not_taken_for_the_first(root: FakeController) -> None:
+    root.will("Dispatch", Unavailable("SHUTTING_DOWN", "stopping"))
+    async with client_of(root) as client:
+        await client.controller()
+        root.me.uid = "uid-of-a-successor"
+        with pytest.raises(Unavailable) as caught:
+            await finished(client.dispatch(request()))
+    assert caught.value.reason == "ACCEPTANCE_UNKNOWN"
+
+
+async def test_a_stream_that_ends_without_a_word_counts_as_lost(root: FakeController) -> None:
+    root.will("Dispatch", [], story([target("a", "RUNNING")], HANG))
+    async with client_of(root) as client:
+        events = client.dispatch(request())
+        assert (await anext(events)).HasField("accepted")
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_controller_that_stays_busy_is_told_as_it_is(root: FakeController) -> None:
+    busy = ResourceExhausted("TOO_MANY_DISPATCHES", "busy", retry_after=0.2)
+    root.will("Dispatch", busy, busy, busy)
+    async with client_of(root) as client:
+        with pytest.raises(ResourceExhausted):
+            await finished(client.dispatch(request()))
+
+
+async def test_a_payload_is_put_where_the_dispatch_goes_and_twice_at_most(root: FakeController) -> None:
+    missing = FailedPrecondition("PAYLOAD_MISSING", "put it first")
+    root.will("PutPayload", Unavailable("SHUTTING_DOWN", "stopping"), *[route_pb2.PutPayloadResponse()] * 2)
+    root.will("Dispatch", missing, missing)
+    large = request()
+    large.command.noop.padding = bytes(2 * 1024 * 1024)
+    async with client_of(root) as client:
+        with pytest.raises(FailedPrecondition):
+            await finished(client.dispatch(large))
+    root.will("PutPayload", route_pb2.PutPayloadResponse(), Internal("DISK", "broken"))
+    root.will("Dispatch", missing)
+    async with client_of(root) as client:
+        with pytest.raises(Internal):
+            await finished(client.dispatch(large))
+
+
+async def test_a_watch_that_broke_inside_its_listing_lists_again_from_the_start(root: FakeController) -> None:
+    event = cluster_pb2.WatchClustersResponse
+    mark = event(bookmark=cluster_pb2.Bookmark(), resume_token="1")
+    root.will(
+        "WatchClusters",
+        [event(put=cluster("a")), event(put=cluster("b")), ResourceExhausted("SLOW_READER", "too slow")],
+        [event(put=cluster("b")), mark, event(removed="uid-b", resume_token="2"), mark, Internal("END", "end")],
+    )
+    seen: list[str] = []
+    async with client_of(root) as client:
+        events = client.watch_clusters()
+        for _ in range(7):
+            one = await anext(events)
+            seen.append(one.put.name or one.removed or "mark")
+        with pytest.raises(Internal):
+            await anext(events)
+    assert seen == ["a", "b", "b", "uid-a", "mark", "uid-b", "mark"]
+
+
+async def test_a_watch_that_is_refused_without_a_token_fails(root: FakeController) -> None:
+    root.will("WatchClusters", OutOfRange("RESUME_TOKEN_EXPIRED", "odd"))
+    async with client_of(root) as client:
+        with pytest.raises(OutOfRange):
+            await anext(client.watch_clusters())
+
+
+async def test_lists_stop_at_their_limit(root: FakeController) -> None:
+    page = route_pb2.ListDispatchesResponse(dispatches=[route_pb2.Dispatch()] * 2, next_page_token="x")
+    root.will("ListDispatches", page, page)
+    async with client_of(root) as client:
+        assert len(await client.list_dispatches(limit=3)) == 3
+    assert [asked.page_size for asked in root.requests["ListDispatches"]] == [3, 1]
