@@ -236,7 +236,14 @@ class Node:
             advertise=self.advertise,
         )
         allowed = frozenset(settings.allow) if settings.allow else None
-        core = Controller(ctx, home=self.membership.home(), facts=facts, tables=tables, allowed=allowed)
+        core = Controller(
+            ctx,
+            home=self.membership.home(),
+            facts=facts,
+            tables=tables,
+            allowed=allowed,
+            has_shim=settings.shim != "none",
+        )
         self.shell = Shell(core, store, self._clock, self.membership)
         self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self._parent_channel)
         self.outputs = Outputs(lambda: ctx.uid, self._parent_channel)

@@ -56,6 +56,7 @@ class Controller:
         facts: m.Facts,
         tables: Tables,
         allowed: frozenset[str] | None = None,
+        has_shim: bool = True,
     ) -> None:
         self.ctx = ctx
         rows = tables.get("self", {})
@@ -83,11 +84,13 @@ class Controller:
         self.router = Router(ctx, self.registry, lambda: self.parents.active_link, self._flush_news)
         self.router.ends = self
         self.origin = Origin(ctx, self.registry, self.router, self._self)
-        self.target = Target(ctx, self.router, self._self, allowed)
+        self.target = Target(ctx, self.router, self._self, allowed, has_shim=has_shim)
         self.origin.load(tables)
         self.target.load(tables)
         self.registry.on_paths_changed = self.origin.paths_changed
         self.registry.on_gone = self._gone
+        self.target.on_journal_changed = self._own_changed
+        self.target.on_journal_changed = self._own_changed
         self._news_sent = float("-inf")
         self._news_waits = False
         self._calls: dict[str, tuple[int, float]] = {}
@@ -246,8 +249,6 @@ class Controller:
     def _memory_lost(self) -> None:
         """The disk was set back: what the old journal may have known must not run again."""
         self.target.memory_lost()
-        self.own.changed()
-        self.registry.set_own(self.own.record())
 
     # --- registry -------------------------------------------------------------------------------------------------
 
@@ -426,6 +427,7 @@ class Controller:
                 self._fail(request, DeadlineExceeded("NO_ANSWER", "the controller did not answer within 10 s"))
 
     def _after(self) -> None:
+        self.target.flush()
         self.origin.flush()
         if self._waiting:
             self._check_waiting()
