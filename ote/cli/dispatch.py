@@ -60,7 +60,7 @@ def list_(unsettled: bool, limit: int, output: Format) -> None:
                     one["command"],
                     counts_text(one["summary"]),
                     age(one["created"]),
-                    " -l ".join(part for part in (one["clusters"], one["labels"]) if part),
+                    (one["clusters"] + (f" -l {one['labels']}" if one["labels"] else "")).strip(),
                     one["caller"],
                 ]
                 for one in rows
@@ -94,17 +94,18 @@ def watch(id: str, timeout: float, output: Format) -> None:
     Example:
       ote-ctl dispatch watch root/0f3c9a5e2b7d4c118a6e5f0d9b3c7a21
     """
-    story = Story()
+    story = Story(name=id)
     kind = [""]
 
     async def work(client: Client) -> None:
-        kind[0] = (await client.get_dispatch(id)).command
+        found = await client.get_dispatch(id)
+        kind[0], story.accepted = found.command, True
         await follow(client.watch_dispatch(id), story, reporter_for(output), timeout)
 
     try:
         connected(work)
     except KeyboardInterrupt:
-        interrupted(story.name or id)
+        interrupted(story)
     show(output, story.document(kind[0]), table=lambda: None, names=lambda: [story.name])
     conclude(story)
     end(story)

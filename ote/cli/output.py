@@ -71,10 +71,14 @@ def as_json(document: Any, *, indent: int | None = 2) -> str:
     return json.dumps(document, indent=indent, ensure_ascii=False)
 
 
-def coloured(stream_is_error: bool = False) -> bool:
-    """Whether colours and cursor movements are wanted: on a terminal, unless NO_COLOR or TERM=dumb says otherwise."""
-    stream = sys.stderr if stream_is_error else sys.stdout
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def on_terminal() -> bool:
+    """Whether both outputs are terminals that can move their cursor."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def coloured() -> bool:
+    """Whether colours are wanted on stdout: on a terminal, unless NO_COLOR or TERM=dumb says otherwise."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def state_text(state: str) -> str:

@@ -14,7 +14,7 @@ import click
 
 from ote.api.route.v1 import route_pb2
 from ote.cli.exits import FINAL
-from ote.cli.output import Format, coloured, state_text
+from ote.cli.output import Format, on_terminal, state_text
 from ote.cli.program import note
 from ote.cli.story import Story
 from ote.cli.views import target_state, target_view
@@ -42,7 +42,7 @@ def reporter_for(format: Format) -> Reporter:
     """The reporter that fits the format and where the output goes."""
     if format is not Format.TABLE:
         return Silent()
-    return Live() if coloured(stream_is_error=True) and coloured() else Lines()
+    return Live() if on_terminal() else Lines()
 
 
 def target_line(target: route_pb2.Target) -> str:

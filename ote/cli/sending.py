@@ -67,32 +67,30 @@ def send_and_show(sending: Sending, format: Format, *, afterwards: str = "") -> 
     afterwards: the last line for people.
     """
     story = Story()
-    started = [""]
 
     async def work(client: Client) -> None:
-        started[0] = await send(client, sending, story, reporter_for(format), announce=True)
+        await send(client, sending, story, reporter_for(format), announce=True)
 
     try:
         connected(work)
     except KeyboardInterrupt:
-        interrupted(story.name or started[0])
+        interrupted(story)
     show(format, story.document(sending.kind), table=lambda: None, names=lambda: [story.name])
     conclude(story)
     if afterwards:
         note(afterwards)
-    if sending.wait or not story.name:
+    if sending.wait or not story.accepted:
         end(story)
 
 
-async def send(client: Client, sending: Sending, story: Story, reporter: Reporter, *, announce: bool = False) -> str:
-    """Sends and follows until all is final, or the time is over, or it is accepted and nobody waits; its name."""
+async def send(client: Client, sending: Sending, story: Story, reporter: Reporter, *, announce: bool = False) -> None:
+    """Sends and follows until all is final, or the time is over, or it is accepted and nobody waits."""
     dispatch_id = new_dispatch_id()
-    name = f"{(await client.controller()).name}/{dispatch_id}"
+    story.name = f"{(await client.controller()).name}/{dispatch_id}"
     if announce:
-        note(f"dispatch {name}")
+        note(f"dispatch {story.name}")
     await follow(client.dispatch(sending.request(dispatch_id)), story, reporter, sending.timeout, wait=sending.wait)
     warn_of_unknown_names(sending.selector, story)
-    return name
 
 
 async def follow(
@@ -110,7 +108,7 @@ async def follow(
             async with limit, aclosing(events):  # type: ignore[type-var]  # it is a generator
                 async for event in events:
                     reporter.changed(story, story.take(event))
-                    if story.finished or (story.name and not wait):
+                    if story.finished or (story.accepted and not wait):
                         return
     except TimeoutError:
         if not limit.expired():
@@ -120,7 +118,7 @@ async def follow(
 def warn_of_unknown_names(selector: cluster_pb2.Selector, story: Story) -> None:
     """Says which of the exact names meant nobody, when others did."""
     meant = {target.cluster for target in story.targets.values()}
-    if story.name:
+    if story.accepted:
         for name in sorted(compile_selector(selector.clusters, "").exact_names - meant):
             note(f"warning: no cluster {name} among those selected")
 
@@ -130,21 +128,25 @@ def conclude(story: Story) -> None:
     states = story.states()
     if states:
         note(f"{len(story.targets)} {'target' if len(story.targets) == 1 else 'targets'}: {counts_text(states)}")
-    if story.name and not story.finished:
-        note(f"not final yet, it goes on; to follow: ote-ctl dispatch watch {story.name}")
+    if not story.finished:
+        note(f"{_how_far(story)}; to follow: ote-ctl dispatch watch {story.name}")
 
 
 def end(story: Story) -> None:
     """Ends the program with the exit code of the outcome; one that was never accepted is not final."""
-    click.get_current_context().exit(of_states(story.states()) if story.name else Exit.NOT_FINAL)
+    click.get_current_context().exit(of_states(story.states()) if story.accepted else Exit.NOT_FINAL)
 
 
-def interrupted(name: str) -> None:
+def interrupted(story: Story) -> None:
     """Says that stopping to wait stops nothing, and ends the program with 130."""
-    if name:
-        note(f"stopped waiting, the dispatch goes on; to follow: ote-ctl dispatch watch {name}")
-        note(f"to end it: ote-ctl dispatch cancel {name}")
+    if story.name:
+        note(f"stopped waiting, {_how_far(story)}; to follow: ote-ctl dispatch watch {story.name}")
+        note(f"to end it: ote-ctl dispatch cancel {story.name}")
     click.get_current_context().exit(Exit.INTERRUPTED)
+
+
+def _how_far(story: Story) -> str:
+    return "the dispatch goes on" if story.accepted else "whether it was accepted is not known yet"
 
 
 async def read(client: Client, sending: Sending) -> Story:

@@ -10,9 +10,10 @@ from ote.cli.views import Document, dispatch_view, summary, target_state
 
 @dataclass
 class Story:
-    """The state of a dispatch. name: "ORIGIN/ID", empty until it is accepted. finished: all targets are final."""
+    """The state of a dispatch. name: "ORIGIN/ID". accepted: it is not forgotten. finished: all targets are final."""
 
     name: str = ""
+    accepted: bool = False
     finished: bool = False
     targets: dict[str, route_pb2.Target] = field(default_factory=dict)
 
@@ -20,7 +21,7 @@ class Story:
         """Takes an event in; the targets it changed."""
         match event.WhichOneof("event"):
             case "accepted":
-                self.name = event.accepted.dispatch
+                self.name, self.accepted = event.accepted.dispatch, True
                 return [target for target in event.accepted.targets if self._take(target)]
             case "target":
                 return [event.target] if self._take(event.target) else []

@@ -87,7 +87,18 @@ def test_what_is_not_final_in_time_is_exit_code_4_and_how_to_follow(root: FakeCo
     out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", "300ms", "-o", "json")
     assert out.exit_code == 4
     name = json.loads(out.stdout)["dispatch"]
-    assert out.stderr.splitlines()[-1] == f"not final yet, it goes on; to follow: ote-ctl dispatch watch {name}"
+    assert out.stderr.splitlines()[-1] == f"the dispatch goes on; to follow: ote-ctl dispatch watch {name}"
+
+
+def test_what_was_not_accepted_in_time_is_told_so(root: FakeController, ctl: Ctl, hello: str) -> None:
+    root.will("Dispatch", [HANG])
+    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", "200ms")
+    name = f"root/{root.requests['Dispatch'][0].dispatch_id}"
+    assert out.exit_code == 4
+    assert out.stderr.splitlines() == [
+        f"dispatch {name}",
+        f"whether it was accepted is not known yet; to follow: ote-ctl dispatch watch {name}",
+    ]
 
 
 def test_no_wait_returns_once_it_is_accepted(root: FakeController, ctl: Ctl, hello: str) -> None:
