@@ -16,6 +16,7 @@ import click
 import structlog
 
 import ote
+from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.node import BuiltInShim, Node, person_context
 from ote.clustercontroller.settings import Settings
@@ -123,6 +124,24 @@ _data_dir = click.option(
     required=True,
     help="Folder of the controller.",
 )
+
+
+@program.command("backup", epilog=f"Example: {_PROGRAM} backup --data-dir /var/lib/ote /backup/root.ote")
+@_data_dir
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup_command(data_dir: Path, file: Path) -> None:
+    """Copy identity and store into FILE, also while the controller runs. FILE holds private keys."""
+    backup(data_dir, file)
+    click.echo(f"{data_dir} is kept in {file}; it holds private keys")
+
+
+@program.command("restore", epilog=f"Example: {_PROGRAM} restore --data-dir /var/lib/ote /backup/root.ote")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True, help="An empty folder.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore_command(data_dir: Path, file: Path) -> None:
+    """Fill an empty folder from a backup. What happened since is not known to the restored controller."""
+    restore(data_dir, file)
+    click.echo(f"{data_dir} is as it was in {file}; start it as before")
 
 
 @program.command("admin-context", epilog=f"Example: {_PROGRAM} admin-context --data-dir /var/lib/ote > admin.yaml")

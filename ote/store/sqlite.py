@@ -1,6 +1,6 @@
 """A durable key-value store: tables of (key, value) in one SQLite file, written by one thread in group commits.
 
-What lives here: opening, committing, loading, online backup. What does not: what the values mean. The one idea: callers
+What lives here: opening, committing, loading, copying. What does not: what the values mean. The one idea: callers
 hand over batches and learn when they are on disk; batches that arrive while a commit runs share the next one, and while
 that keeps happening the writer pauses a millisecond so that they are fewer and larger.
 """
@@ -97,11 +97,12 @@ class Store:
         self.submit(writes, done)
         await future
 
-    def backup(self, target: Path) -> None:
-        """Copy the database as of now to a new file (mode 0600), while it is in use. Blocks; any thread may call it."""
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with sqlite3.connect(self._path) as source, sqlite3.connect(target) as copy:
-            source.backup(copy)
+    def commit_now(self, writes: Sequence[Write]) -> None:
+        """Commit `writes` together and block until they are on disk; for programs without a loop. Errors: as `commit`."""
+        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.submit(writes, done.put)
+        if (error := done.get()) is not None:
+            raise error
 
     def close(self) -> None:
         """Commit what was submitted, then close the file."""
@@ -157,6 +158,13 @@ class Store:
         except BaseException:
             connection.rollback()
             raise
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database as of now to a new file (mode 0600), while it may be in use by another process."""
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with sqlite3.connect(source) as original, sqlite3.connect(target) as copy:
+        original.backup(copy)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

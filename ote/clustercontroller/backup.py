@@ -1,0 +1,89 @@
+"""Backup and restore of a controller: its identity and its store in one file.
+
+Not here: what lost memory means (the core). The one idea: a restored controller knows that it was set back, so it begins a
+new journal and a new incarnation, and nothing that the old ones may have known runs a second time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ote.clustercontroller.core.records import Self
+from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from ote.pki import make_private_dir, write_private
+from ote.store.sqlite import Put, Store, copy_database
+
+_STORE = "store.db"
+_IDENTITY = "identity"
+_MAX_FILE = 4 * 1024**3
+
+
+def backup(data_dir: Path, file: Path) -> None:
+    """Write `file` (mode 0600), also while the controller runs. It holds private keys.
+
+    Errors: NotFound (NO_CONTROLLER), FailedPrecondition (FILE_EXISTS).
+    """
+    if not (data_dir / _IDENTITY / "member.json").exists():
+        raise NotFound("NO_CONTROLLER", f"{data_dir} holds no controller")
+    try:
+        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        raise FailedPrecondition("FILE_EXISTS", f"{file} exists: choose another name, or remove it") from None
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".ote-backup-") as scratch:
+        copy = Path(scratch) / _STORE
+        copy_database(data_dir / _STORE, copy)
+        with os.fdopen(handle, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+            archive.add(copy, _STORE)
+            for part in sorted((data_dir / _IDENTITY).iterdir()):
+                archive.add(part, f"{_IDENTITY}/{part.name}")
+            raw.flush()
+            os.fsync(raw.fileno())
+
+
+def restore(data_dir: Path, file: Path) -> None:
+    """Fill an empty `data_dir` from a backup.
+
+    Errors: FailedPrecondition (NOT_EMPTY), InvalidArgument (NOT_A_BACKUP).
+    """
+    if data_dir.exists() and any(data_dir.iterdir()):
+        raise FailedPrecondition("NOT_EMPTY", f"{data_dir} is not empty: restore into a folder of its own")
+    parts = _read(file)
+    make_private_dir(data_dir)
+    for name, content in parts.items():
+        write_private(data_dir / name, content)
+    store = Store.open(data_dir / _STORE, tables=["self"])
+    try:
+        rows = dict(store.load("self"))
+        own = msgspec.msgpack.decode(rows["self"], type=Self) if "self" in rows else Self()
+        own.journal_id = ""
+        own.incarnation += 1
+        own.had_children = True
+        store.commit_now([Put("self", "self", msgspec.msgpack.encode(own))])
+    finally:
+        store.close()
+
+
+def _read(file: Path) -> dict[str, bytes]:
+    """The parts of a backup by name, checked before anything is written."""
+    parts: dict[str, bytes] = {}
+    try:
+        with tarfile.open(file, mode="r:") as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                if not member.isreg() or folder not in ("", _IDENTITY) or name in ("", ".", ".."):
+                    raise InvalidArgument("NOT_A_BACKUP", f"{file} holds {member.name!r}, which no backup does")
+                if member.size > _MAX_FILE:
+                    raise InvalidArgument("NOT_A_BACKUP", f"{file}: {member.name} is too large")
+                content = archive.extractfile(member) or io.BytesIO()
+                parts[member.name] = content.read()
+    except (tarfile.TarError, OSError) as error:
+        raise InvalidArgument("NOT_A_BACKUP", f"{file} cannot be read as a backup: {error}") from error
+    if _STORE not in parts or f"{_IDENTITY}/member.json" not in parts:
+        raise InvalidArgument("NOT_A_BACKUP", f"{file} is not a backup of a controller")
+    return parts
