@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if REAL:
         os.environ.setdefault("CONTAINERS_CONF", str(Path(__file__).parent / "real" / "containers.conf"))
         os.environ["PATH"] = f"{CACHE / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    asyncio.set_event_loop(None)  # else looptime's plugin makes one beside each test without a loop, and leaves it open
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
