@@ -31,6 +31,9 @@ from ote.store import sqlite as store
 _PROBE_TIMEOUT = 2.0
 _PROBE_BYTES = 4096
 _RETRY_COMMIT = 1.0
+_AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
+"""Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
+_NOT_LATE = _AT_ONCE | {fx.Barrier}
 
 
 class Dialer(Protocol):
@@ -93,6 +96,8 @@ class Shell:
         self._writes: list[store.Write] = []
         self._after_commit: list[Sequence[fx.Effect]] = []
         self._flush_planned = False
+        self._in_flight = 0
+        """Commits that have not ended."""
         self._timer: asyncio.TimerHandle | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._last_request = 0
@@ -178,22 +183,24 @@ class Shell:
 
     def _execute(self, effects: Sequence[fx.Effect]) -> None:
         handlers = self._effects
-        wrote = False
+        for effect in effects:
+            if type(effect) in _AT_ONCE:
+                handlers[type(effect)](effect)
         for index, effect in enumerate(effects):
             kind = type(effect)
             if kind is fx.Barrier:
-                if wrote:
-                    self._after_commit.append(effects[index + 1 :])
+                if self._writes or self._in_flight:
+                    self._after_commit.append([late for late in effects[index + 1 :] if type(late) not in _NOT_LATE])
                     break
-                continue
-            wrote = wrote or kind is fx.Put or kind is fx.Remove
-            handlers[kind](effect)
-        if self._writes and not self._flush_planned:
+            elif kind not in _AT_ONCE:
+                handlers[kind](effect)
+        if (self._writes or self._after_commit) and not self._flush_planned:
             self._flush_planned = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False
+        self._in_flight += 1
         writes, self._writes = self._writes, []
         waiting, self._after_commit = self._after_commit, []
 
@@ -212,6 +219,7 @@ class Shell:
             self._loop.call_later(_RETRY_COMMIT, self._commit_again, writes, waiting)
             return
         self.commit_error = ""
+        self._in_flight -= 1
         busy, self._busy = self._busy, True
         try:
             for effects in waiting:
