@@ -25,7 +25,7 @@ from ote.shims.local.core.dispatches import Dispatch, Memory, Watching
 from ote.shims.local.core.manifest import InvalidManifest, Manifest, Needs
 from ote.shims.local.core.names import DEFAULT_NAMESPACE, Key
 from ote.shims.local.keeper import Keeper
-from ote.shims.local.processes import finish
+from ote.shims.local.processes import finish, spawn
 from ote.store.sqlite import Put, Remove, Store, Write
 
 DISPATCHES = "dispatches"
@@ -287,13 +287,12 @@ class Commands:
 
 
 async def _check_elsewhere(arguments: list[str], data: bytes) -> list[Manifest]:
-    process = await asyncio.to_thread(
-        subprocess.Popen,
+    process = await spawn(
         arguments,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,
     )
     finishing = asyncio.create_task(finish(process, 180.0))
     try:

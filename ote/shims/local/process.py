@@ -9,7 +9,9 @@ somebody has claimed is never started again.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +94,8 @@ class ProcessDriver:
                 return Ended(None)
             try:
                 pid = await asyncio.to_thread(self._spawn, plan)
+            except FileNotFoundError as error:
+                return Ended(127, f"this machine has no command {error.filename!r}")
             except OSError as error:
                 return Ended(128, f"cannot be started: {error.strerror}")
             pidfd = os.pidfd_open(pid)
@@ -172,6 +176,7 @@ class ProcessDriver:
         folder = self._folder(plan.pod)
         folder.write_volumes(plan.volumes)
         folder.write_root(plan.container)
+        self._check_command(plan)
         for word in ("claim", "exit"):
             earlier = self._mark(plan, word).with_suffix(f".{plan.attempt - 1}")
             earlier.unlink(missing_ok=True)
@@ -192,6 +197,12 @@ class ProcessDriver:
             )
         process.returncode = 0  # it may outlive us: `reap` looks after it, Popen must not
         return process.pid
+
+    def _check_command(self, plan: Plan) -> None:
+        name = plan.command[0]
+        path = self._directory(plan) / name if "/" in name else name
+        if shutil.which(path, path=plan.variables.get("PATH")) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
     async def _claimed(self, plan: Plan) -> Identity | None:
         """Who claimed the attempt; None where nobody did, and from now on nobody can."""
@@ -237,7 +248,7 @@ class ProcessDriver:
         except FileNotFoundError:
             code = ""
         if code:
-            return Ended(int(code), "the command was not found" if code == "127" else "")
+            return Ended(int(code))
         if not self._mark(plan, "claim").exists():
             return Ended(128, "cannot be started: is the disk full?")
         return Ended(_KILLED, "killed")

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Identity(NamedTuple):
@@ -74,6 +74,25 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+async def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts a child in a session of its own, off the loop. One whose caller is cancelled meanwhile is killed."""
+    starting = asyncio.ensure_future(
+        asyncio.to_thread(subprocess.Popen, list(command), start_new_session=True, **options)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_discard)
+        raise
+
+
+def _discard(starting: asyncio.Future[subprocess.Popen[bytes]]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        process = starting.result()
+        signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 async def finish(process: subprocess.Popen[bytes], seconds: float | None) -> int:
     """Waits for a child and returns its code; kills its group when it takes longer than that (None: no limit).
 
@@ -94,14 +113,12 @@ async def run_quietly(
     command: Sequence[str], *, variables: Mapping[str, str] | None, cwd: str | Path | None, seconds: float
 ) -> int:
     """Runs a command without input and output; returns its code. Raises OSError, TimeoutError."""
-    process = await asyncio.to_thread(
-        subprocess.Popen,
-        list(command),
+    process = await spawn(
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=variables,
         cwd=cwd,
-        start_new_session=True,
     )
     return await finish(process, seconds)

@@ -1,0 +1,257 @@
+"""The contract of ShimService, where the conformance suite does not look: durability, bounds, and who is disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import pytest
+
+from ote.api.command.v1 import command_pb2
+from ote.api.shim.v1 import shim_pb2
+from ote.model.errors import FailedPrecondition
+from ote.shims.local.shim import LocalShim
+
+from .conftest import Local, apply_command
+from .manifests import config, container, pod, shell, together
+
+SUCCEEDED, FAILED, CANCELLED = (
+    command_pb2.OUTCOME_SUCCEEDED,
+    command_pb2.OUTCOME_FAILED,
+    command_pb2.OUTCOME_CANCELLED,
+)
+NEVER_READY = pod("p", shell("sleep 600", readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1}))
+
+
+async def code_of(local: Local, command: command_pb2.Command, dispatch_id: str) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await local.execute(command, dispatch_id)
+    return caught.value.code()
+
+
+async def test_nothing_is_applied_when_one_thing_is_wrong_and_every_problem_is_named(local: Local) -> None:
+    bad = pod("p", {"name": "main", "image": "nginx"}, hostNetwork=True)
+    unknown = json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})
+    result = await local.apply(together(config("c", k="v"), unknown, bad))
+    assert (result.outcome, result.reason) == (FAILED, "INVALID_MANIFEST")
+    assert "kind 'Service' is not supported" in result.message
+    assert "spec.hostNetwork: not supported" in result.message
+    assert await local.get("ConfigMap") == []
+    result = await local.apply(pod("p", {"name": "main", "image": "nginx"}))
+    assert "--driver podman" in result.message
+
+
+async def test_progress_says_that_the_effect_is_done_before_the_objects_are_ready(local: Local) -> None:
+    told = await local.send(apply_command(NEVER_READY, 0.2))
+    assert isinstance(told[0], command_pb2.Progress)
+    assert told[0].effect_done
+    assert "0 of 1 objects ready" in told[0].message
+    assert isinstance(told[-1], command_pb2.Result)
+    assert told[-1].reason == "NOT_READY"
+
+
+async def test_results_cancels_and_what_is_forgotten_outlive_the_process(local: Local) -> None:
+    await local.apply(config("a", k="v"), "done")
+    await local.stub.Cancel(shim_pb2.CancelRequest(dispatch_id="never-came"))
+    await local.apply(config("b", k="v"), "forgotten")
+    await local.execute(command_pb2.Command(noop=command_pb2.Noop()), "other", forget=["forgotten"])
+    await local.delete("ConfigMap/a")
+    await local.restart()
+    result = await local.apply(config("a", k="v"), "done")
+    assert [one.action for one in result.objects] == [command_pb2.ACTION_CREATED]
+    assert [one["metadata"]["name"] for one in await local.get("ConfigMap")] == ["b"]
+    assert await code_of(local, apply_command(config("z", k="v")), "done") == grpc.StatusCode.ALREADY_EXISTS
+    assert (await local.apply(config("c", k="v"), "never-came")).outcome == CANCELLED
+    result = await local.apply(config("b", k="other"), "forgotten")
+    assert [one.action for one in result.objects] == [command_pb2.ACTION_CONFIGURED]
+
+
+async def test_a_command_that_was_observed_goes_on_being_observed_by_the_next_process(local: Local) -> None:
+    call = local.stub.Execute(shim_pb2.ExecuteRequest(dispatch_id="watched", command=apply_command(NEVER_READY, 0.5)))
+    first = await anext(aiter(call))
+    assert first.progress.effect_done
+    call.cancel()
+    await local.restart()
+    result = await local.apply(NEVER_READY, "watched", seconds=0.5)
+    assert result.reason == "NOT_READY"
+    assert len(await local.get("Pod")) == 1
+
+
+async def test_a_cancelled_command_ends_failed_after_its_effect_and_cancelled_before(local: Local) -> None:
+    waiting = asyncio.create_task(local.apply(NEVER_READY, "late"))
+    await local.until(lambda pods: len(pods) == 1)
+    answer = await local.stub.Cancel(shim_pb2.CancelRequest(dispatch_id="late"))
+    assert answer.state == shim_pb2.CANCEL_STATE_CANCELLING
+    result = await waiting
+    assert (result.outcome, result.reason) == (FAILED, "CANCELLED")
+    answer = await local.stub.Cancel(shim_pb2.CancelRequest(dispatch_id="late"))
+    assert answer.state == shim_pb2.CANCEL_STATE_FINISHED
+
+
+async def test_a_command_may_have_a_time_limit_in_all(local: Local) -> None:
+    limit = shim_pb2.ExecuteRequest().timeout
+    limit.FromMilliseconds(200)
+    result = await local.execute(apply_command(NEVER_READY, 60), timeout=limit)
+    assert (result.outcome, result.reason) == (FAILED, "DEADLINE_EXCEEDED")
+
+
+def large_manifests(size: int) -> str:
+    """YAML, not JSON, that takes seconds to read."""
+    keys = "\n".join(f"  key-{number}: value of {number}" for number in range(size // 32))
+    return f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: large\ndata:\n{keys}\n"
+
+
+async def test_large_manifests_are_read_without_stopping_the_loop(local: Local) -> None:
+    loop = asyncio.get_running_loop()
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            longest = max(longest, loop.time() - before)
+
+    beating = asyncio.create_task(beat())
+    result = await local.apply(large_manifests(2 << 20))
+    beating.cancel()
+    assert result.outcome == SUCCEEDED
+    assert longest < 0.25
+
+
+async def test_large_manifests_that_are_wrong_name_their_problems(local: Local) -> None:
+    result = await local.apply(large_manifests(64 << 10).replace("kind: ConfigMap", "kind: Cow"))
+    assert (result.outcome, result.reason) == (FAILED, "INVALID_MANIFEST")
+    assert "kind 'Cow' is not supported" in result.message
+
+
+async def test_reading_large_manifests_can_be_cancelled_and_has_no_effect_then(local: Local) -> None:
+    waiting = asyncio.create_task(local.apply(large_manifests(2 << 20), "large"))
+    await asyncio.sleep(0.1)
+    answer = await local.stub.Cancel(shim_pb2.CancelRequest(dispatch_id="large"))
+    assert answer.state == shim_pb2.CANCEL_STATE_CANCELLING
+    assert (await waiting).outcome == CANCELLED
+    assert await local.get("ConfigMap") == []
+
+
+@pytest.mark.parametrize(
+    ("manifests", "said"),
+    [
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "levels deep"),
+        (b"a: [b", "not YAML"),
+        (b"kind: a\nkind: b", "stands twice"),
+        (b"a: &a [x]\n" + b"".join(b"b%d: &b%d [*%s]\n" % (n, n, b", *".join([b"a" if not n else b"b%d" % (n - 1)] * 9)) for n in range(12)), "too large"),
+    ],
+)  # fmt: skip
+async def test_manifests_that_are_attacks_are_refused_and_the_shim_lives(
+    local: Local, manifests: bytes, said: str
+) -> None:
+    command = command_pb2.Command(apply=command_pb2.Apply(manifests=manifests))
+    result = await local.execute(command)
+    assert (result.outcome, result.reason) == (FAILED, "INVALID_MANIFEST")
+    assert said in result.message
+    assert (await local.apply(config("c", k="v"))).outcome == SUCCEEDED
+
+
+async def put(local: Local, data: bytes, *, size: int | None = None, pieces: int = 1) -> command_pb2.PayloadRef:
+    reference = command_pb2.PayloadRef(sha256=hashlib.sha256(data).digest(), size=len(data) if size is None else size)
+
+    async def requests() -> AsyncIterator[shim_pb2.PutPayloadRequest]:
+        yield shim_pb2.PutPayloadRequest(payload=reference)
+        step = max(len(data) // pieces, 1)
+        for start in range(0, len(data), step):
+            yield shim_pb2.PutPayloadRequest(data=data[start : start + step])
+
+    await local.stub.PutPayload(requests())
+    return reference
+
+
+async def test_a_payload_and_the_same_command_in_one_message_are_the_same(local: Local) -> None:
+    command = apply_command(config("c", k="v" * 100_000))
+    reference = await put(local, command.SerializeToString(), pieces=7)
+    call = local.stub.Execute(shim_pb2.ExecuteRequest(dispatch_id="one", payload=reference))
+    (response,) = [response async for response in call]
+    assert response.result.outcome == SUCCEEDED
+    assert (await local.execute(command, "one")) == response.result
+
+
+async def test_payloads_that_wait_are_bounded(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ote.shims.local.payloads._MAX_KEPT", 1000)
+    await put(local, b"x" * 800)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await put(local, b"y" * 800)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    monkeypatch.setattr("ote.shims.local.payloads._KEPT_SECONDS", -1.0)
+    await put(local, b"y" * 800)
+
+
+async def test_too_many_changes_at_a_time_are_refused_with_a_hint_when_to_come_back(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ote.shims.local.commands.MAX_RUNNING", 1)
+    waiting = asyncio.create_task(local.apply(NEVER_READY, "first", seconds=30))
+    await local.until(lambda pods: len(pods) == 1)
+    assert await code_of(local, apply_command(config("c", k="v")), "second") == grpc.StatusCode.RESOURCE_EXHAUSTED
+    await local.stub.Cancel(shim_pb2.CancelRequest(dispatch_id="first"))
+    await waiting
+
+
+async def test_status_follows_what_runs(local: Local) -> None:
+    statuses = aiter(local.stub.WatchStatus(shim_pb2.WatchStatusRequest()))
+    first = (await anext(statuses)).status
+    assert first.ready
+    assert first.capacity.cpu_millis >= 1000
+    assert first.capacity.memory_bytes > first.usage.memory_bytes > 0
+    assert first.capacity.disk_bytes > 0
+    assert (first.nodes, first.nodes_ready, first.pods_running) == (1, 1, 0)
+    await local.applied(pod("p", shell("sleep 600")))
+    second = (await anext(statuses)).status
+    assert dict(second.workloads) == {"Namespace": 1, "Pod": 1}
+    assert (second.pods_running, second.pods_failing, second.usage.pods) == (1, 0, 1)
+
+
+async def test_reads_that_cannot_be_answered_say_why(local: Local) -> None:
+    await local.applied(pod("p", container("sleep", "600"), container("sleep", "600", name="other")))
+    cases = [
+        (command_pb2.Command(get=command_pb2.Get(kind="cow")), "UNSUPPORTED"),
+        (command_pb2.Command(get=command_pb2.Get(kind="pod", name="a", all_namespaces=True)), "INVALID_ARGUMENT"),
+        (command_pb2.Command(get=command_pb2.Get(kind="pod", name="a")), "NOT_FOUND"),
+        (command_pb2.Command(logs=command_pb2.Logs(pod="a")), "NOT_FOUND"),
+        (command_pb2.Command(logs=command_pb2.Logs(pod="p")), "INVALID_ARGUMENT"),
+        (command_pb2.Command(logs=command_pb2.Logs(pod="p", container="x")), "NOT_FOUND"),
+        (command_pb2.Command(logs=command_pb2.Logs(pod="p", container="main", tail_lines=-1)), "INVALID_ARGUMENT"),
+    ]
+    for command, reason in cases:
+        result = await local.execute(command)
+        assert (result.outcome, result.reason) == (FAILED, reason)
+
+
+async def test_an_answer_that_is_too_large_is_refused(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ote.shims.local.reads.MAX_OUTPUT", 10)
+    result = await local.execute(command_pb2.Command(get=command_pb2.Get(kind="ns")))
+    assert result.reason == "OUTPUT_TOO_LARGE"
+
+
+async def test_a_folder_belongs_to_one_shim_and_one_driver(local: Local) -> None:
+    with pytest.raises(FailedPrecondition, match="is in use by another local shim"):
+        await LocalShim("process", local.data).start()
+    await local.stop()
+    (local.data / "driver").write_text("podman\n")
+    with pytest.raises(FailedPrecondition, match="holds pods of the podman driver"):
+        await LocalShim("process", local.data).start()
+    (local.data / "driver").write_text("process\n")
+
+
+async def test_a_shim_that_is_not_started_says_so(local: Local) -> None:
+    idle = LocalShim("process", local.data)
+    assert idle.trouble == "not started"
+    with pytest.raises(FailedPrecondition):
+        _ = idle.servicer
+    with pytest.raises(FailedPrecondition):
+        await idle.failed()
+    with pytest.raises(FailedPrecondition):
+        await idle.stop_pods()

@@ -1,0 +1,276 @@
+"""What the local shim runs: real processes, real ports, real files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ote.api.command.v1 import command_pb2
+
+from .conftest import Local
+from .manifests import SERVER, config, container, deployment, job, pod, secret, shell, together
+
+PROBE = {"httpGet": {"port": "http"}, "periodSeconds": 1}
+WEB = container(
+    sys.executable, "-c", SERVER, "$(POD)", ports=[{"name": "http", "containerPort": 80}], readinessProbe=PROBE,
+    env=[{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+)  # fmt: skip
+HELLO = Path(__file__).parents[3] / "examples" / "hello.yaml"
+
+
+def port_of(found: dict[str, Any]) -> int:
+    return int(found["metadata"]["annotations"]["ote.dev/port"])
+
+
+async def fetch(port: int, path: str = "/") -> str:
+    def read() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    return await asyncio.to_thread(read)
+
+
+def restarts(found: dict[str, Any]) -> int:
+    return int(found["status"]["containerStatuses"][0]["restartCount"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_the_example_serves_its_page_and_a_changed_page_shows_at_once(local: Local) -> None:
+    text = HELLO.read_text()
+    assert await local.applied(text) == ["CREATED", "CREATED"]
+    assert await local.applied(text) == ["UNCHANGED", "UNCHANGED"]
+    port = port_of(await local.pod())
+    assert "Hello from OTE" in await fetch(port)
+    assert await local.applied(text.replace("Hello from OTE", "Changed")) == ["CONFIGURED", "UNCHANGED"]
+    async with asyncio.timeout(5):
+        while "Changed" not in await fetch(port):
+            await asyncio.sleep(0.02)
+
+
+async def test_replicas_coexist_on_ports_of_their_own(local: Local) -> None:
+    await local.applied(deployment("web", WEB, replicas=3))
+    pods = await local.get("Pod")
+    assert len({port_of(one) for one in pods}) == 3
+    for one in pods:
+        await fetch(port_of(one))
+        assert await local.log(one["metadata"]["name"], 1) != ""
+        assert f"serving {port_of(one)} {one['metadata']['name']}\n" in await local.log(one["metadata"]["name"])
+    (found,) = await local.get("deploy")
+    assert found["status"]["readyReplicas"] == 3
+
+
+async def test_a_changed_deployment_rolls_without_an_unready_moment(local: Local) -> None:
+    await local.applied(deployment("web", WEB))
+    before = {one["metadata"]["name"] for one in await local.get("Pod")}
+    least = 1
+
+    async def look() -> None:
+        nonlocal least
+        while True:
+            (found,) = await local.get("Deployment")
+            least = min(least, found["status"]["readyReplicas"])
+            await asyncio.sleep(0.01)
+
+    looking = asyncio.create_task(look())
+    await local.applied(deployment("web", {**WEB, "args": ["v2"]}))
+    looking.cancel()
+    after = {one["metadata"]["name"] for one in await local.until(lambda pods: len(pods) == 1)}
+    assert least == 1
+    assert not before & after
+
+
+async def test_variables_come_from_everywhere_and_nothing_of_the_shims_own_leaks(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTE_JOIN_TOKEN", "never")
+    one = shell(
+        'env; echo "arg $0 $1"',
+        args=["$(A)", "$$(A)"],
+        env=[
+            {"name": "A", "value": "a"},
+            {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+            {"name": "C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "pw"}}},
+        ],
+        envFrom=[{"prefix": "P_", "configMapRef": {"name": "c"}}],
+    )
+    await local.applied(together(config("c", k="v"), secret("s", pw="s3cret"), job("j", one)))
+    lines = set((await local.log((await local.pod())["metadata"]["name"])).splitlines())
+    assert {"A=a", "B=v", "C=s3cret", "P_k=v", "arg a $(A)"} <= lines
+    assert not any("OTE_JOIN_TOKEN" in line for line in lines)
+
+
+async def test_volumes_appear_below_the_pods_folder_and_containers_share_them(local: Local) -> None:
+    mounts = [
+        {"name": "c", "mountPath": "/etc/app"},
+        {"name": "s", "mountPath": "/secret/pw", "subPath": "pw"},
+        {"name": "e", "mountPath": "/shared"},
+    ]
+    writer = shell(
+        'cat etc/app/x/y secret/pw; stat -Lc %a secret/pw; echo "$PWD" > shared/w; sleep 60', volumeMounts=mounts
+    )
+    reader = shell(
+        'until test -s "$OTE_POD_DIR/mnt/w"; do sleep 0.05; done; sleep 60',
+        name="reader",
+        workingDir="/work/here",
+        volumeMounts=[{"name": "e", "mountPath": "/mnt"}],
+        readinessProbe={"exec": {"command": ["sh", "-c", "test -s ../../mnt/w"]}, "periodSeconds": 1},
+    )
+    volumes = [
+        {"name": "c", "configMap": {"name": "c", "items": [{"key": "k", "path": "x/y"}]}},
+        {"name": "s", "secret": {"secretName": "s"}},
+        {"name": "e", "emptyDir": {}},
+    ]
+    manifests = together(
+        config("c", k="from config\n"), secret("s", pw="pw\n"), pod("p", writer, reader, volumes=volumes)
+    )
+    await local.applied(manifests)
+    assert await local.log("p", container="main") == "from config\npw\n600\n"
+
+
+async def test_a_pod_waits_for_its_config_map_and_says_so(local: Local) -> None:
+    one = shell("sleep 60", envFrom=[{"configMapRef": {"name": "late"}}])
+    result = await local.apply(pod("p", one), seconds=0.1)
+    assert (result.outcome, result.reason) == (command_pb2.OUTCOME_FAILED, "NOT_READY")
+    assert "ConfigMap 'late' does not exist" in result.message
+    assert await local.applied(together(config("late", k="v"), pod("p", one))) == ["CREATED", "UNCHANGED"]
+
+
+async def test_a_job_runs_to_its_end_as_often_as_asked(local: Local) -> None:
+    await local.applied(job("sum", shell("echo $((40 + 2))"), completions=3, parallelism=2))
+    (found,) = await local.get("Job")
+    assert found["status"]["succeeded"] == 3
+    for one in await local.get("Pod"):
+        assert await local.log(one["metadata"]["name"]) == "42\n"
+
+
+async def test_a_job_that_fails_too_often_fails_the_command_at_once(local: Local) -> None:
+    result = await local.apply(job("bad", shell("exit 3"), backoffLimit=1))
+    assert (result.outcome, result.reason) == (command_pb2.OUTCOME_FAILED, "NOT_READY")
+    assert "BackoffLimitExceeded" in result.message
+    assert len(await local.get("Pod")) == 2
+
+
+async def test_a_crashing_container_is_started_again_and_the_reason_is_told(local: Local) -> None:
+    one = shell("exit 7", readinessProbe={"exec": {"command": ["true"]}, "initialDelaySeconds": 60})
+    result = await local.apply(pod("p", one), seconds=0.5)
+    assert result.reason == "NOT_READY"
+    assert "CrashLoopBackOff" in result.message
+    assert "exit code 7" in result.message
+    assert restarts(await local.pod()) >= 1
+
+
+async def test_a_command_that_does_not_exist_is_named(local: Local) -> None:
+    result = await local.apply(pod("p", container("no-such-command"), restartPolicy="Never"))
+    assert "this machine has no command 'no-such-command'" in result.message
+
+
+async def test_a_container_whose_liveness_fails_is_started_again(local: Local) -> None:
+    one = shell(
+        "rm -f sick; sleep 60",
+        livenessProbe={"exec": {"command": ["test", "!", "-e", "sick"]}, "periodSeconds": 1, "failureThreshold": 1},
+    )
+    await local.applied(pod("p", one))
+    uid = (await local.pod())["metadata"]["uid"]
+    (local.data / "pods" / uid / "main" / "root" / "sick").touch()
+    await local.until(lambda pods: restarts(pods[0]) == 1)
+
+
+async def test_a_tcp_probe_tells_a_port_that_is_open_from_one_that_is_not(local: Local) -> None:
+    tcp = {"tcpSocket": {"port": 80}, "periodSeconds": 1}
+    await local.applied(deployment("web", {**WEB, "readinessProbe": tcp}))
+    result = await local.apply(
+        pod("p", shell("sleep 60", ports=[{"containerPort": 80}], readinessProbe=tcp)), seconds=0.2
+    )
+    assert "Connection refused" in result.message
+
+
+async def test_a_probe_tells_a_wrong_status_and_a_wrong_protocol(local: Local) -> None:
+    probe = {"httpGet": {"port": "http", "path": "nothing-here"}, "periodSeconds": 1}
+    result = await local.apply(deployment("web", {**WEB, "readinessProbe": probe}), seconds=1)
+    assert "/nothing-here answered 404" in result.message
+
+
+async def test_termination_asks_first_and_then_ends_the_whole_group(local: Local) -> None:
+    polite = shell("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", name="polite")
+    stubborn = shell("trap '' TERM; sleep 600 & echo $!; while :; do sleep 0.05; done", name="stubborn")
+    await local.applied(pod("p", polite, stubborn, terminationGracePeriodSeconds=1))
+    async with asyncio.timeout(5):
+        while not (child := await local.log("p", container="stubborn")):
+            await asyncio.sleep(0.02)
+    uid = (await local.pod())["metadata"]["uid"]
+    log = (local.data / "pods" / uid / "polite" / "log").open()
+    begun = asyncio.get_running_loop().time()
+    result = await local.delete("Pod/p")
+    assert result.outcome == command_pb2.OUTCOME_SUCCEEDED
+    assert asyncio.get_running_loop().time() - begun >= 1
+    with log:
+        assert "bye\n" in log.read()
+    assert not alive(int(child))
+    assert not (local.data / "pods" / uid).exists()
+
+
+async def test_what_a_container_leaves_behind_ends_with_it(local: Local) -> None:
+    await local.applied(job("j", shell("sleep 600 & echo $!")))
+    child = int(await local.log((await local.pod())["metadata"]["name"]))
+    async with asyncio.timeout(5):
+        while alive(child):
+            await asyncio.sleep(0.02)
+
+
+async def test_pods_survive_the_shim_and_are_adopted_not_started_twice(local: Local) -> None:
+    script = 'echo $$$$ >> "$OTE_POD_DIR/starts"; sleep 600'
+    await local.applied(together(pod("p", shell(script)), deployment("web", WEB)))
+    before = {one["metadata"]["uid"]: one for one in await local.get("Pod")}
+    await local.restart()
+    after = {one["metadata"]["uid"]: one for one in await local.get("Pod")}
+    assert before.keys() == after.keys()
+    await local.until(lambda pods: all(one["status"]["containerStatuses"][0]["ready"] for one in pods))
+    (uid,) = [uid for uid, one in after.items() if one["metadata"]["name"] == "p"]
+    (pid,) = (local.data / "pods" / uid / "main" / "root" / "starts").read_text().split()
+    assert alive(int(pid))
+    os.kill(int(pid), 9)
+    await local.until(lambda pods: any(restarts(one) == 1 for one in pods))
+
+
+async def test_what_ended_while_the_shim_was_away_is_found_with_its_exit_code(local: Local) -> None:
+    await local.applied(pod("p", shell("until test -e go; do sleep 0.05; done; exit 5"), restartPolicy="Never"))
+    uid = (await local.pod())["metadata"]["uid"]
+    await local.stop()
+    (local.data / "pods" / uid / "main" / "root" / "go").touch()
+    mark = local.data / "pods" / uid / "main" / "exit.1"
+    async with asyncio.timeout(5):
+        while not mark.exists() or not mark.read_text():
+            await asyncio.sleep(0.02)
+    await local.start()
+    (found,) = await local.until(lambda pods: pods[0]["status"]["phase"] == "Failed")
+    assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 5
+
+
+async def test_logs_are_the_last_lines_of_a_container(local: Local) -> None:
+    await local.applied(job("j", shell("seq 1 5000; echo oops >&2")))
+    name = (await local.pod())["metadata"]["name"]
+    assert await local.log(name, 2) == "5000\noops\n"
+    assert len((await local.log(name)).splitlines()) == 1000
+    assert len((await local.log(name, 100_000)).splitlines()) == 5001
+
+
+async def test_a_namespace_goes_with_its_pods_and_default_stays(local: Local) -> None:
+    shop = '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}'
+    await local.applied(together(shop, pod("p", shell("sleep 600")).replace('"p"}', '"p", "namespace": "shop"}')))
+    result = await local.delete("Namespace/shop")
+    assert [one.action for one in result.objects] == [command_pb2.ACTION_DELETED]
+    assert await local.get("Pod") == []
+    result = await local.delete("ns/default")
+    assert (result.outcome, result.reason) == (command_pb2.OUTCOME_FAILED, "INVALID_MANIFEST")
