@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from ote.config.settings import BaseSettings, Option, describe
 from ote.config.values import parse_bool, parse_duration, parse_pairs, split_host_port
@@ -91,6 +90,8 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise InvalidArgument("INVALID_FILE", f"cannot read {file}: {error.strerror}") from None
     if len(raw) > MAX_FILE:
         raise InvalidArgument("INVALID_FILE", f"{file} is over {MAX_FILE} bytes")
+    import yaml  # late: a program without a file saves its 2 MB
+
     try:
         if b"&" in raw and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw)):
             raise InvalidArgument("INVALID_FILE", f"{file} uses YAML aliases, which settings do not need")
