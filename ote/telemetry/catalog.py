@@ -33,8 +33,8 @@ class Metric:
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ATTACH = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-_LANES = "lane: beat, ack, dispatch, result, registry, bulk"
-_STATES = "state: SUCCEEDED, FAILED, EXPIRED, CANCELLED, UNREACHABLE, OUTCOME_UNKNOWN, CLUSTER_REPLACED"
+_LANES = "lane: beat, session, dispatch, result, registry"
+_STATES = "state: SUCCEEDED, FAILED, EXPIRED, CANCELLED, UNREACHABLE, OUTCOME_UNKNOWN"
 
 CATALOG: tuple[Metric, ...] = (
     Metric(
@@ -49,7 +49,7 @@ CATALOG: tuple[Metric, ...] = (
         Kind.COUNTER,
         "Bytes of messages sent or received on tunnels, before HTTP/2 and TLS.",
         ("direction", "lane"),
-        f"direction: sent, received · {_LANES}",
+        f"direction: sent, received · {_LANES}, bulk (pieces and outputs, on streams of their own)",
     ),
     Metric(
         "ote_tunnel_frames_total",
@@ -105,7 +105,7 @@ CATALOG: tuple[Metric, ...] = (
         Kind.GAUGE,
         "Members of the subtree, this one included.",
         ("state",),
-        "state: ONLINE, OFFLINE, DRAINING, NAME_CONFLICT",
+        "state: ONLINE, OFFLINE, AWAY, NAME_CONFLICT",
     ),
     Metric(
         "ote_registry_news_total",
