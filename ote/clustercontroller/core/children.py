@@ -253,12 +253,12 @@ class Children:
         """The uid's older links: those of the same process may say goodbye, but for the last two; a clone ends."""
         hello = child.hello
         older = [old for old in self._of_uid[hello.uid] if old is not child]
+        same = [old for old in older if old.hello.instance == hello.instance]
+        for old in same[:-1]:
+            self._end(old, m.Refused("REPLACED", "newer streams of the same process have taken its place"))
         for old in older:
-            if old.hello.instance != hello.instance:
+            if old not in same:
                 self._end(old, m.Refused("CLUSTER_CLONED", "another process has attached with this identity"))
-        for old in older[:-1]:
-            if old.hello.instance == hello.instance:
-                self._end(old, m.Refused("REPLACED", "newer streams of the same process have taken its place"))
 
     # --- an attached child ----------------------------------------------------------------------------------------
 

@@ -167,6 +167,8 @@ class Registry:
     def _take(self, record: ClusterRecord, via: str) -> bool:
         uid = record.uid
         if uid == self._me:
+            # The child has this cluster below itself from a time when it stood above.
+            self._answer(via, Away(uid, max(self.own.epoch, record.epoch + 1)))
             return False
         if uid in self.evicted:
             self._answer(via, Evictions([uid]))
@@ -235,7 +237,7 @@ class Registry:
         """Put a known cluster where a newer attachment says; the caller counts it there."""
         self._sums.leave(entry)
         self._drop_child(entry)
-        if entry.instance != record.instance:
+        if entry.instance != record.instance and record.up:
             self._replaced[entry.uid, entry.instance] = None
             self._replaced.pop((entry.uid, record.instance), None)
             if len(self._replaced) > _MAX_REPLACED:
@@ -279,7 +281,9 @@ class Registry:
     def _tell_old_parent(self, entry: ClusterEntry, old_via: str | None, via: str) -> None:
         if old_via is None or old_via == via:
             return
-        away = Away(entry.uid, entry.epoch, self._parent_name(entry), entry.instance)
+        # One that is down already may be from before a disk was set back; only a live one shows that there are two.
+        instance = entry.instance if entry.up else ""
+        away = Away(entry.uid, entry.epoch, self._parent_name(entry), instance)
         if old_via == entry.uid:
             self.on_superseded(away)
         else:

@@ -1,0 +1,517 @@
+"""What the registry takes, from whom, and what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core import records as rec
+from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.digest import mark
+from ote.clustercontroller.core.registry import MAX_DEPTH, Registry
+from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
+from tests.unit.clustercontroller.core.registry_tree import effects, make_context, make_record, sent
+
+
+class Seen:
+    """A registry of "root" with regions "east" (link 1) and "west" (link 2), and what it called back."""
+
+    def __init__(self) -> None:
+        self.ctx = make_context("root")
+        self.registry = Registry(self.ctx)
+        self.moved: list[str] = []
+        self.gone: list[str] = []
+        self.superseded: list[m.Away] = []
+        self.registry.on_paths_changed = self.moved.extend
+        self.registry.on_gone = self.gone.append
+        self.registry.on_superseded = self.superseded.append
+        for link, name in enumerate(("east", "west"), 1):
+            assert self.registry.take(make_record(name, "root"))
+            self.registry.link_up(name, link)
+        self.clear()
+
+    def clear(self) -> None:
+        self.ctx.effects.clear()
+        self.moved.clear()
+
+    def tell(self, via: str, *records: m.ClusterRecord) -> bool:
+        return self.registry.news_from(via, m.News(list(records)))
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+def logged(ctx: Context) -> list[str]:
+    return [log.fields["problem"] for log in effects(ctx, fx.Log) if log.message == "attachment not taken"]
+
+
+# --- derived from the chain of parents --------------------------------------------------------------------------------
+
+
+def test_next_hop_path_and_state_follow_from_the_parents(seen: Seen) -> None:
+    assert seen.tell("east", make_record("area", "east"), make_record("x", "area"))
+    registry = seen.registry
+    assert registry.next_hop("x") == 1
+    assert registry.via("x") == "east"
+    assert registry.path("x") == ["root", "east", "area", "x"]
+    assert registry.state("x") == ONLINE
+    assert registry.is_below("x")
+    assert registry.heard("x") == seen.ctx.now
+    assert list(registry.descendants("east")) == ["area", "x"]
+    assert set(registry.children("root")) == {"east", "west"}
+    assert registry.path("root") == ["root"]
+    assert registry.state("root") == ONLINE
+
+
+def test_one_record_moves_a_whole_subtree(seen: Seen) -> None:
+    seen.tell("east", make_record("area", "east"), *[make_record(f"x{i}", "area") for i in range(200)])
+    seen.clear()
+    assert seen.tell("west", make_record("area", "west", 2))
+    assert {seen.registry.next_hop(f"x{i}") for i in range(200)} == {2}
+    assert seen.moved == ["area"]
+    assert len(effects(seen.ctx, fx.Put)) == 1
+    assert len(effects(seen.ctx, fx.ClustersChanged)[0].uids) == 201
+    assert seen.registry.digest_via("east").count == 0
+    assert seen.registry.digest_via("west").count == 201
+
+
+def test_one_record_takes_a_whole_branch_offline(seen: Seen) -> None:
+    seen.tell("east", make_record("area", "east"), make_record("x", "area"))
+    seen.ctx.now += 5
+    seen.tell("east", make_record("area", "east", up=False, silent_ms=3000))
+    assert seen.registry.state("x") == OFFLINE
+    assert seen.registry.next_hop("x") is None
+    assert seen.registry.via("x") == "east"
+    assert seen.registry.since("x") == seen.ctx.now
+    assert seen.registry.heard("x") == seen.ctx.now - 3
+
+
+def test_late_news_of_the_old_branch_does_not_take_a_moved_subtree_offline(seen: Seen) -> None:
+    seen.tell("west", make_record("area", "west"), make_record("x", "area"))
+    seen.tell("east", make_record("area", "east", 2))
+    seen.clear()
+    assert not seen.tell("west", make_record("area", "west", up=False), make_record("x", "area", up=False))
+    assert seen.registry.state("x") == ONLINE
+    assert sent(seen.ctx, m.Away, link=2) == [m.Away("area", 2, "east")]
+
+
+def test_a_lost_link_ends_its_own_epoch_only(seen: Seen) -> None:
+    registry = seen.registry
+    registry.take(make_record("east", "root", 2))
+    registry.link_up("east", 3)
+    registry.link_down("east", 1, 1)
+    assert registry.next_hop("east") == 3
+    registry.link_down("east", 3, 2, heard=990.0)
+    assert registry.state("east") == OFFLINE
+    assert registry.heard("east") == 990.0
+    registry.link_down("east", 3, 2)
+    registry.link_down("nobody", 9, 1)
+
+
+def test_online_since_the_last_link_of_the_chain_came_up(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    seen.ctx.now += 10
+    seen.registry.link_down("east", 1, 1)
+    seen.ctx.now += 10
+    seen.registry.link_up("east", 1)
+    assert seen.registry.since("x") == seen.ctx.now
+    assert seen.registry.since("root") == 1000.0
+
+
+# --- who may say what -------------------------------------------------------------------------------------------------
+
+
+def test_a_region_cannot_take_a_cluster_without_its_signature(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    stolen = make_record("x", "west", 2**40, signature=b"forged")
+    assert not seen.tell("west", stolen)
+    assert seen.registry.next_hop("x") == 1
+    assert logged(seen.ctx) == ["the signature does not hold"]
+
+
+def test_the_key_of_a_uid_is_kept_from_first_sight(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    thief = make_record("x", "west", 2, public_key=b"thief")
+    thief.signature = b"signed:thief" + b"ote attachment v1\nx\n2\nwest\nx-1\n"
+    assert not seen.tell("west", thief)
+    assert logged(seen.ctx) == ["the uid is known with another key"]
+
+
+def test_the_key_on_disk_holds_after_a_restart(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    rows = {put.key: put.value for put in effects(seen.ctx, fx.Put) if put.table == "clusters"}
+    again = Registry(make_context("root"))
+    again.load(rows, {})
+    entry = again.get("x")
+    assert entry is not None
+    assert entry.public_key == b"x"
+
+
+def test_a_name_never_changes(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    assert not seen.tell("east", make_record("x", "east", 2, name="y"))
+    assert logged(seen.ctx) == ["the uid is known with another name"]
+
+
+def test_an_attachment_is_taken_only_below_the_child_that_tells_it(seen: Seen) -> None:
+    assert not seen.tell("east", make_record("x", "west"))
+    assert not seen.tell("east", make_record("x", "unknown"))
+    assert not seen.tell("east", make_record("x", "root"))
+    assert not seen.registry.take(make_record("x", "east"))
+    assert seen.registry.get("x") is None
+    assert len(logged(seen.ctx)) == 4
+
+
+def test_a_child_that_has_moved_cannot_tell_anything_on_its_old_link(seen: Seen) -> None:
+    seen.tell("west", make_record("east", "west", 2))
+    assert not seen.tell("east", make_record("x", "east"))
+    assert [away.uid for away in seen.superseded] == ["east"]
+
+
+def test_a_ring_is_refused(seen: Seen) -> None:
+    seen.tell("east", make_record("a", "east"), make_record("b", "a"))
+    assert not seen.tell("east", make_record("a", "b", 2))
+    assert seen.registry.path("b") == ["root", "east", "a", "b"]
+
+
+def test_a_chain_that_is_too_deep_is_refused(seen: Seen) -> None:
+    above = "east"
+    for depth in range(MAX_DEPTH + 5):
+        seen.tell("east", make_record(f"d{depth}", above))
+        above = f"d{depth}"
+    assert seen.registry.get(f"d{MAX_DEPTH - 2}") is not None
+    assert seen.registry.get(f"d{MAX_DEPTH + 1}") is None
+
+
+def test_a_child_that_tells_an_older_attachment_is_told_of_the_newer(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east", 8))
+    seen.clear()
+    assert not seen.tell("west", make_record("x", "west", 6))
+    assert sent(seen.ctx, m.Away, link=2) == [m.Away("x", 8, "east")]
+
+
+def test_two_attachments_of_one_epoch_are_settled_by_a_higher_one(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east", 8))
+    seen.clear()
+    assert not seen.tell("west", make_record("x", "west", 8))
+    assert sent(seen.ctx, m.Away, link=2) == [m.Away("x", 9, "east")]
+
+
+def test_a_set_back_disk_may_use_an_epoch_again_under_the_same_child(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east", 8))
+    assert seen.tell("east", make_record("x", "east", 8, instance="x-2"))
+    entry = seen.registry.get("x")
+    assert entry is not None
+    assert entry.instance == "x-2"
+
+
+def test_the_old_branch_is_told_when_a_cluster_attaches_elsewhere(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    seen.clear()
+    seen.tell("west", make_record("x", "west", 2, instance="x-2"))
+    assert sent(seen.ctx, m.Away, link=1) == [m.Away("x", 2, "west", "x-2")]
+    assert seen.registry.was_replaced("x", "x-1")
+    assert not seen.registry.was_replaced("x", "x-2")
+
+
+def test_an_attachment_that_is_over_proves_no_clone(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    seen.clear()
+    seen.tell("west", make_record("x", "west", 2, instance="x-0", up=False))
+    assert sent(seen.ctx, m.Away, link=1) == [m.Away("x", 2, "west", "")]
+    assert not seen.registry.was_replaced("x", "x-1")
+
+
+def test_memory_of_replaced_instances_is_bounded(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ote.clustercontroller.core.registry._MAX_REPLACED", 2)
+    for epoch in range(1, 6):
+        seen.tell("east", make_record("x", "east", epoch, instance=f"x-{epoch}"))
+    assert [seen.registry.was_replaced("x", f"x-{epoch}") for epoch in range(1, 6)] == [False, False, True, True, False]
+
+
+def test_a_child_that_holds_this_cluster_for_its_own_is_told_otherwise(seen: Seen) -> None:
+    seen.tell("east", make_record("root", "east", 3))
+    assert sent(seen.ctx, m.Away, link=1) == [m.Away("root", 4, "")]
+
+
+def test_an_answer_to_a_child_without_link_is_dropped(seen: Seen) -> None:
+    seen.registry.link_down("east", 1, 1)
+    seen.clear()
+    seen.tell("east", make_record("root", "east", 3))
+    assert sent(seen.ctx, m.Away) == []
+
+
+# --- news within an attachment ----------------------------------------------------------------------------------------
+
+
+def test_facts_and_status_are_as_told_last(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("x", "east"))
+    seen.clear()
+    facts = m.Facts(version=2, labels={"tier": "gold"}, tags=["gpu"], journal_id="j1")
+    assert seen.tell("east", make_record("x", "east", facts=facts))
+    entry = registry.get("x")
+    assert entry is not None
+    assert (entry.labels, entry.tags, entry.path) == ({"tier": "gold"}, ["gpu"], ["root", "east", "x"])
+    assert seen.moved == ["x"]
+    assert len(effects(seen.ctx, fx.Put)) == 1
+    seen.clear()
+    assert seen.tell("east", make_record("x", "east", facts=None, status=m.Status(1, b"s")))
+    assert entry.status == m.Status(1, b"s")
+    assert entry.facts == facts
+    assert effects(seen.ctx, fx.Put) == []
+    assert seen.moved == []
+    assert not seen.tell("east", make_record("x", "east", facts=facts))
+
+
+def test_a_child_does_not_say_whether_its_own_link_is_up(seen: Seen) -> None:
+    assert not seen.tell("east", make_record("east", "root", up=False))
+    assert seen.registry.next_hop("east") == 1
+
+
+def test_equal_lists_of_facts_are_one_object(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = [m.Facts(version=1, tags=["gpu"], capabilities=["apply"]) for _ in range(2)]
+    seen.tell("east", make_record("x", "east", facts=facts[0]), make_record("y", "east", facts=facts[1]))
+    x, y = seen.registry.get("x"), seen.registry.get("y")
+    assert x is not None
+    assert y is not None
+    assert x.facts.tags is y.facts.tags
+    monkeypatch.setattr("ote.clustercontroller.core.entries._MAX_SHARED", 0)
+    seen.tell("east", make_record("z", "east", facts=m.Facts(version=1, tags=["other"])))
+    assert seen.registry.entries["z"].tags == ["other"]
+
+
+# --- full accounts and digests ----------------------------------------------------------------------------------------
+
+
+def test_a_full_account_ends_attachments_but_never_entries(seen: Seen) -> None:
+    x, y, z = (make_record(uid, "east") for uid in "xyz")
+    seen.tell("east", x, y, z)
+    registry = seen.registry
+    registry.news_from("east", m.News([x], full_begin=True))
+    assert registry.news_from("east", m.News([replace(z, epoch=0)], full_end=True))
+    assert [registry.state(uid) for uid in "xyz"] == [ONLINE, OFFLINE, OFFLINE]
+    assert registry.get("y") is not None
+    assert not registry.news_from("east", m.News([], full_end=True))
+
+
+def test_the_digest_covers_what_is_up_below_the_link_without_its_end(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"), make_record("y", "east", up=False))
+    entry = seen.registry.get("x")
+    assert entry is not None
+    assert seen.registry.digest_via("east") == m.Digest(1, mark(entry))
+    assert seen.registry.digest().count == 3
+    seen.tell("east", make_record("x", "east", up=False))
+    assert seen.registry.digest_via("east") == m.Digest(0, 0)
+
+
+def test_the_mark_of_an_attachment_is_as_the_protocol_says(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east", 7, facts=m.Facts(version=3), status=m.Status(9, b"")))
+    # first 8 bytes of SHA-256 of "x:7:3:9:1"
+    assert mark(seen.registry.entries["x"]) == 0x064AF3A1FEF38282
+
+
+# --- away -------------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_attached_elsewhere_is_away_with_all_below(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("area", "east"), make_record("x", "area"))
+    assert registry.away(m.Away("area", 2, "elsewhere")) == 1
+    assert [registry.state(uid) for uid in ("area", "x")] == [AWAY, AWAY]
+    assert registry.via("x") is None
+    assert registry.digest_via("east").count == 0
+    assert registry.known_epoch("area") == 2
+    assert list(registry.descendants("east")) == []
+    assert registry.away(m.Away("area", 2, "elsewhere")) is None
+    assert registry.away(m.Away("nobody", 2)) is None
+    assert registry.away(m.Away("root", 99)) is None
+    assert registry.away(m.Away("x", 5)) is None
+    seen.clear()
+    seen.tell("east", make_record("area", "east"))
+    assert sent(seen.ctx, m.Away, link=1) == [m.Away("area", 2, "elsewhere")]
+    assert not seen.tell("east", make_record("x", "area", 6))
+
+
+def test_who_was_away_comes_back_with_its_subtree(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("area", "east"), make_record("x", "area"))
+    before = registry.digest_via("east").count
+    registry.away(m.Away("area", 2, "elsewhere"))
+    assert seen.tell("east", make_record("area", "east", 2))
+    assert registry.state("x") == ONLINE
+    assert registry.digest_via("east").count == before
+
+
+def test_a_direct_child_that_is_away_is_reported_to_its_keeper(seen: Seen) -> None:
+    away = m.Away("east", 5, "elsewhere")
+    assert seen.registry.away(away) is None
+    assert seen.superseded == [away]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_clusters_with_one_name_the_one_seen_first_holds_it(seen: Seen) -> None:
+    registry = seen.registry
+    for uid in ("aa1", "bb2", "cc3"):
+        seen.tell("east", make_record(uid, "east", name="shop"))
+    assert [registry.state(uid) for uid in ("aa1", "bb2", "cc3")] == [ONLINE, NAME_CONFLICT, NAME_CONFLICT]
+    assert registry.name_holder("shop") == "aa1"
+    assert registry.next_hop("bb2") == 1
+    registry.evict("cc3")
+    seen.clear()
+    registry.evict("aa1")
+    assert registry.state("bb2") == ONLINE
+    assert "bb2" in seen.moved
+
+
+def test_a_cluster_is_found_by_name_uid_both_or_dot(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("aa1", "east", name="shop"), make_record("aa2", "east", name="shop"))
+    found = {text: entry.uid for text in ("shop", "aa2", "shop@aa2", ".", "root") if (entry := registry.find(text))}
+    assert found == {"shop": "aa1", "aa2": "aa2", "shop@aa2": "aa2", ".": "root", "root": "root"}
+    assert [registry.find(text) for text in ("none", "shop@aa", "shop@b", "none@aa")] == [None] * 4
+
+
+# --- evictions --------------------------------------------------------------------------------------------------------
+
+
+def test_an_evicted_cluster_is_gone_and_is_not_taken_again(seen: Seen) -> None:
+    registry = seen.registry
+    facts = m.Facts(version=1, configured_parent="east")
+    seen.tell("east", make_record("area", "east", facts=facts), make_record("x", "area"))
+    seen.clear()
+    assert registry.evict("area") == []
+    assert registry.get("area") is None
+    assert registry.state("x") == OFFLINE
+    assert registry.state("area") == OFFLINE
+    assert registry.via("x") is None
+    assert registry.digest_via("east").count == 0
+    assert seen.gone == ["area"]
+    assert seen.moved == ["x"]
+    assert not seen.tell("east", make_record("area", "east", 9))
+    assert sent(seen.ctx, m.Evictions, link=1) == [m.Evictions(["area"])]
+    assert [(put.table, put.value) for put in effects(seen.ctx, fx.Put)] == [("evictions", rec.Eviction("area"))]
+    assert effects(seen.ctx, fx.Remove) == [fx.Remove("clusters", "area")]
+    assert seen.tell("east", make_record("x", "east", 2))
+    assert registry.state("x") == ONLINE
+
+
+def test_evicting_names_those_that_are_configured_under_it(seen: Seen) -> None:
+    for uid in "xy":
+        facts = m.Facts(version=1, configured_parent="east")
+        seen.tell("west", make_record(uid, "west", facts=facts))
+    assert seen.registry.evict("east") == ["x", "y"]
+
+
+def test_evictions_are_a_set_that_grows(seen: Seen) -> None:
+    registry, other = seen.registry, Registry(make_context("other"))
+    assert registry.evictions_digest() == b""
+    assert registry.take_evictions(["u1", "u2", "u1"]) == ["u1", "u2"]
+    assert registry.take_evictions(["u2", "u3", "root"]) == ["u3", "root"]
+    assert registry.get("root") is not None
+    assert seen.gone == ["u1", "u2", "u3"]
+    other.load({}, {uid: rec.Eviction() for uid in ("u3", "root", "u2", "u1")})
+    other.evicted.add("u1")
+    assert other.evictions_digest() == registry.evictions_digest()
+    assert registry.evict("u4") == []
+
+
+# --- what the parent is told ------------------------------------------------------------------------------------------
+
+
+def test_news_is_the_newest_per_cluster_with_parents_first(seen: Seen) -> None:
+    registry = seen.registry
+    registry.news()
+    seen.tell("east", make_record("area", "east"), make_record("x", "area"))
+    seen.tell("east", make_record("area", "east", facts=m.Facts(version=2)))
+    assert registry.has_news
+    records = registry.news()
+    assert [(record.uid, record.facts and record.facts.version) for record in records] == [("area", 2), ("x", 1)]
+    assert not registry.has_news
+    assert registry.news() == []
+
+
+def test_facts_and_status_are_told_once_on_a_link(seen: Seen) -> None:
+    registry = seen.registry
+    registry.news()
+    status = m.Status(1, b"s")
+    seen.tell("east", make_record("x", "east", status=status))
+    assert [(record.facts is None, record.status) for record in registry.news()] == [(False, status)]
+    seen.tell("east", make_record("x", "east", up=False))
+    assert [(record.facts, record.status) for record in registry.news()] == [(None, None)]
+    seen.tell("east", make_record("x", "east", facts=m.Facts(version=2)))
+    assert [(record.facts is None, record.status) for record in registry.news()] == [(False, None)]
+    seen.tell("east", make_record("x", "east", facts=None, status=m.Status(2, b"s")))
+    assert [(record.facts, record.status) for record in registry.news()] == [(None, m.Status(2, b"s"))]
+    registry.told_nothing()
+    seen.tell("east", make_record("x", "east", status=status))
+    assert [(record.facts is None, record.status) for record in registry.news()] == [(False, status)]
+
+
+def test_a_full_account_has_everything_parents_first_and_ends_the_news(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("area", "east"), make_record("x", "area"))
+    seen.tell("west", make_record("y", "west"))
+    registry.away(m.Away("y", 2))
+    registry.news()
+    records = list(registry.account())
+    uids = [record.uid for record in records]
+    assert sorted(uids) == ["area", "east", "root", "west", "x"]
+    assert uids[0] == "root"
+    assert uids.index("east") < uids.index("area") < uids.index("x")
+    assert all(record.facts for record in records[1:])
+    assert not registry.has_news
+
+
+def test_own_facts_are_news_and_own_ones_only(seen: Seen) -> None:
+    registry = seen.registry
+    registry.news()
+    seen.clear()
+    registry.set_own(make_record("root", "above", 3, facts=m.Facts(version=1, journal_id="j")))
+    assert [(record.uid, record.epoch, record.parent_uid) for record in registry.news()] == [("root", 3, "above")]
+    assert seen.moved == ["root"]
+    registry.set_own(make_record("root", "above", 4, facts=m.Facts(version=1, journal_id="j")))
+    assert seen.moved == ["root"]
+    registry.set_own(make_record("root", "above", 4, facts=None, instance="root-2"))
+    assert seen.moved == ["root", "root"]
+
+
+# --- disk -------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_restart_direct_children_are_offline_until_they_attach(seen: Seen) -> None:
+    rows: dict[str, rec.Entry] = {}
+    seen.tell("east", make_record("area", "east"), make_record("x", "area"), make_record("shop", "east"))
+    seen.tell("west", make_record("y", "west"))
+    seen.registry.away(m.Away("y", 4, "elsewhere"))
+    for uid, entry in seen.registry.entries.items():
+        rows[uid] = rec.Entry(entry.record, entry.first_seen, entry.away, entry.away_parent)
+    before = seen.registry.digest_via("east")
+    registry = Registry(make_context("root"))
+    registry.load(rows, {"shop": rec.Eviction("shop")})
+    assert [registry.state(uid) for uid in ("east", "area", "x", "y")] == [OFFLINE, OFFLINE, OFFLINE, AWAY]
+    assert registry.get("shop") is None
+    assert registry.digest().count == 2
+    assert registry.digest_via("east").count == before.count - 1
+    registry.take(make_record("east", "root", 2))
+    registry.link_up("east", 7)
+    assert registry.next_hop("x") == 7
+    assert registry.take(make_record("new", "root"))
+    assert registry.entries["new"].first_seen == max(row.first_seen for row in rows.values()) + 1
+
+
+def test_a_ring_on_disk_is_broken_at_start() -> None:
+    rows = {uid: rec.Entry(make_record(uid, parent), 1) for uid, parent in (("a", "b"), ("b", "a"), ("c", "b"))}
+    registry = Registry(make_context("root"))
+    registry.load(rows, {})
+    assert [registry.state(uid) for uid in "abc"] == [OFFLINE] * 3
+    assert registry.take(make_record("a", "root", 2))
+    registry.link_up("a", 1)
+    assert registry.next_hop("a") == 1
