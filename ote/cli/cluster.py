@@ -284,6 +284,6 @@ def evict(name: str) -> None:
     answer = connected(lambda client: client.evict_cluster(name))
     click.echo(f"{name} is evicted ({answer.uid})")
     if not answer.delivered:
-        note("its parent has not heard of it yet; it will when it is back")
+        note("no parent has heard of it yet; the one that holds the cluster will as soon as it is connected")
     if answer.orphans:
         note(f"it was the configured parent of {', '.join(answer.orphans)}: change --parent in their settings")

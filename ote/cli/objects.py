@@ -43,7 +43,8 @@ def get(
 ) -> None:
     """Read objects from every cluster that is selected; from all that have a shim, without a selector.
 
-    KIND as in kubectl: pod, pods, po, deploy, or KIND/NAME. A cluster that is offline is told in errors (exit code 3).
+    KIND as in kubectl: pod, pods, po, deploy, or KIND/NAME. A cluster that is offline is told in errors (exit code 3);
+    one without a shim is passed over.
 
     \b
     JSON: {"items":[{"cluster","object":{…}}],"errors":[{"cluster","state","message"}]}
@@ -65,7 +66,7 @@ def get(
 
     async def work(client: Client) -> Story:
         meant = selector if clusters or labels else await _with_shim(client)
-        return await read(client, Sending(command, meant, 0, timeout))
+        return without_shimless(await read(client, Sending(command, meant, 0, timeout)))
 
     story = connected(work)
     document = objects_view(story.targets.values())
@@ -82,6 +83,14 @@ async def _with_shim(client: Client) -> cluster_pb2.Selector:
     if not names:
         raise NotFound("NO_MATCH", "no cluster here has a shim, so there are no objects")
     return cluster_pb2.Selector(clusters=",".join(names))
+
+
+def without_shimless(story: Story) -> Story:
+    """Without the clusters that have no shim and so no objects, unless there are no others."""
+    others = {uid: target for uid, target in story.targets.items() if target.reason != "NO_SHIM"}
+    if others:
+        story.targets = others
+    return story
 
 
 def _end(story: Story, *, found: bool) -> None:

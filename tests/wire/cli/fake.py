@@ -17,6 +17,7 @@ from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
 from ote.model.errors import Internal, OteError
 from ote.rpc.errors import to_status
+from ote.rpc.tls import ServerTls, TlsIdentity
 
 HANG = object()
 """In a stream: stay open and say nothing more."""
@@ -31,7 +32,8 @@ class FakeController:
     GetCluster(".") is answered without a queue.
     """
 
-    def __init__(self, name: str = "root") -> None:
+    def __init__(self, name: str = "root", *, tls: TlsIdentity | None = None) -> None:
+        self._tls = tls
         self.me = cluster_pb2.Cluster(name=name, uid=f"uid-{name}", version="9.9", path=[name])
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.asked = threading.Event()
@@ -56,7 +58,11 @@ class FakeController:
         ]
         for service, add in services:
             add(self._servicer(service), server)
-        port = server.add_insecure_port(address)
+        port = (
+            server.add_secure_port(address, ServerTls(self._tls).credentials())
+            if self._tls
+            else server.add_insecure_port(address)
+        )
         assert port, address
         server.start()
         self._server = server

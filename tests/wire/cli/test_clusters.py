@@ -177,7 +177,7 @@ def test_evict_tells_who_loses_a_parent(root: FakeController, ctl: Ctl) -> None:
     root.will("EvictCluster", cluster_pb2.EvictClusterResponse(uid="u", orphans=["a", "b"], delivered=False))
     result = ctl("cluster", "evict", "east")
     assert result.stdout == "east is evicted (u)\n"
-    assert "has not heard of it yet" in result.stderr
+    assert "no parent has heard of it yet" in result.stderr
     assert "configured parent of a, b" in result.stderr
 
 

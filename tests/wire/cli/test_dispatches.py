@@ -297,6 +297,13 @@ def test_get_shows_objects_by_cluster(root: FakeController, ctl: Ctl) -> None:
     assert ctl.ok("get", "pod/web-0", "--clusters", "a", "-o", "name") == "a/pod/web-0\n"
 
 
+def test_a_cluster_without_shim_is_passed_over_where_others_have_one(root: FakeController, ctl: Ctl) -> None:
+    shimless = target("east", "FAILED", "this cluster has no shim", reason="NO_SHIM")
+    root.will("Dispatch", story([shimless, target("a", "SUCCEEDED", output=b"[]")]), story([shimless]))
+    assert json.loads(ctl.ok("get", "pods", "--clusters", "*", "-o", "json")) == {"items": [], "errors": []}
+    assert ctl("get", "pods", "--clusters", "east").exit_code == 3
+
+
 def test_an_object_that_is_nowhere_is_exit_code_6(root: FakeController, ctl: Ctl) -> None:
     root.will("Dispatch", story([target("a", "FAILED", "no such pod", reason="NOT_FOUND")]))
     root.will("Dispatch", story([target("a", "SUCCEEDED", output=b"[]")]))
