@@ -130,6 +130,7 @@ class Node:
         if self.membership.member.parent_address == "":
             self._write_admin_context()
         self.shell.post(ev.Started())
+        self._run(self.payloads.keep_clean(), "payloads")
         self._run(self.membership.keep_fresh(lambda: self.shell.core.parents.parent, self._renewed), "renew")
         if settings.metrics_listen:
             host, port = split_host_port(settings.metrics_listen)
@@ -253,7 +254,7 @@ class Node:
         for key_, journal in tables["journal"].items():
             if journal.payload is not None:
                 self.payloads.hold(key_, journal.payload)
-        self.payloads.sweep()
+        self.payloads.sweep(0.0)
         views = ClusterViews(core.registry, self._wall, lambda: core.parents.path)
         self.hub: WatchHub[str, ClusterEntry] = WatchHub(
             ctx.instance, get=core.registry.get, items=lambda: list(core.registry.entries.items())

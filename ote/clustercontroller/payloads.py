@@ -8,8 +8,10 @@ may come from whoever is the parent now, and what a hop keeps may be thrown away
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ CREDIT = 32 * 1024
 """Bytes under way on one bulk RPC that the receiver has not taken yet."""
 _CACHE_BYTES = 32 * 1024 * 1024
 _OUTPUT_BYTES = 64 * 1024 * 1024
+_KEPT_UNUSED = 3600.0
 _RETRIES = 40
 _RETRY_DELAY = 0.5
 
@@ -113,12 +116,20 @@ class Payloads:
         """Keep a payload that is here for `key`, until `drop`."""
         self._keys[key] = payload.sha256
 
-    def sweep(self) -> None:
-        """At start, after all `hold`: remove what nobody needs."""
+    async def keep_clean(self) -> None:
+        """For ever: remove payloads that were put an hour ago and that no dispatch names."""
+        while True:
+            await asyncio.sleep(_KEPT_UNUSED / 4)
+            self.sweep(_KEPT_UNUSED)
+
+    def sweep(self, unused_for: float) -> None:
+        """Remove what nobody needs and was put more than `unused_for` seconds ago; at start after all `hold`: 0."""
         needed = {sha256.hex() for sha256 in self._keys.values()}
+        now = time.time()
         for file in self._folder.iterdir():
-            if file.name not in needed:
-                file.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if file.name not in needed and now - file.stat().st_mtime >= unused_for:
+                    file.unlink()
 
     def _write(self, payload: m.Payload, body: bytes) -> None:
         path = self.path(payload)

@@ -95,7 +95,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         peer = peer_of(context)
-        links = {number for number, link in self._shell.links.items() if not link.is_up and link.peer == peer.name}
+        links = self._shell.links_of(peer.uid)
         first = await context.read()
         if first is grpc.aio.EOF:
             raise InvalidArgument("BAD_FRAME", "the first message names a payload")

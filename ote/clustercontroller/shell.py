@@ -24,7 +24,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.lanes import Budget
 from ote.clustercontroller.tunnel import ChildLink, Link, ParentLink
-from ote.model.errors import BY_CODE, OteError
+from ote.model.errors import BY_CODE, Internal, OteError
 from ote.runtime.clock import Clock
 from ote.store import sqlite as store
 
@@ -136,9 +136,27 @@ class Shell:
         self._busy = True
         try:
             while self._inbox:
-                self._execute(self.core.handle(self._inbox.popleft(), self._clock.now()))
+                event = self._inbox.popleft()
+                try:
+                    effects = self.core.handle(event, self._clock.now())
+                except Exception as failure:  # whatever a peer sent, the others must not suffer from our fault
+                    effects = self._fault(event, failure)
+                self._execute(effects)
         finally:
             self._busy = False
+
+    def _fault(self, event: ev.Event, failure: Exception) -> list[fx.Effect]:
+        """The core failed on an event: a fault of ours. What it came by ends, all else goes on."""
+        self._log.error("the core failed", event=type(event).__name__, exc_info=failure)
+        effects, self.core.ctx.effects = self.core.ctx.effects, []
+        number = getattr(event, "request", None)
+        if number is not None:
+            effects.append(fx.Answer(number, error=Internal("INTERNAL", "an internal fault; the log has more")))
+        link = getattr(event, "link", None)
+        if isinstance(event, ev.FromChild | ev.FromParent | ev.ChildHello) and link in self.links:
+            self.links.pop(link).close("INTERNAL")
+            self._inbox.append(ev.LinkLost(link, "an internal fault"))
+        return effects
 
     async def request(self, make: Callable[[int], ev.Event]) -> Any:
         """Post the event that `make` makes of a request number, and return the core's answer or raise its error."""
@@ -271,6 +289,10 @@ class Shell:
         link = ChildLink(self.core.ctx.new_link(), self.post, self.budget, peer_uid, peer_name)
         self.links[link.number] = link
         return link
+
+    def links_of(self, uid: str) -> set[int]:
+        """Numbers of the links of a child."""
+        return {number for number, link in self.links.items() if isinstance(link, ChildLink) and link.peer_uid == uid}
 
     def forget_link(self, number: int) -> None:
         """The link has ended."""
