@@ -7,6 +7,7 @@ and thrown away without a loop.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -124,6 +125,8 @@ class Server:
 
     def _bind(self, server: grpc.aio.Server) -> str:
         address = f"unix:{socket_path(self._address)}" if is_unix(self._address) else self._address
+        if is_unix(address) and _is_served(socket_path(address)):
+            raise FailedPrecondition("ADDRESS_IN_USE", f"{address} is served by another process")
         try:
             if self._tls is not None:
                 port = server.add_secure_port(address, self._tls.credentials())
@@ -138,6 +141,19 @@ class Server:
         if is_unix(address):
             return address
         return join_host_port(split_host_port(address)[0], port)
+
+
+def _is_served(path: str) -> bool:
+    """Whether somebody answers on a socket file; gRPC would take the file away from a living server."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def _keep_private(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 
@@ -68,6 +69,24 @@ async def test_two_servers_never_share_a_port(serve: Serve) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         await serve(address=address)
     assert caught.value.reason == "ADDRESS_IN_USE"
+
+
+async def test_a_socket_file_is_not_taken_from_a_living_server_but_from_a_dead_one(
+    serve: Serve, dial: Dial, tmp_path: Path
+) -> None:
+    address = await serve(address=f"unix:{tmp_path}/s")
+    with pytest.raises(FailedPrecondition) as caught:
+        await serve(address=address)
+    assert caught.value.reason == "ADDRESS_IN_USE"
+    assert (await dial(address).Probe(pb.ProbeRequest())).name == "served"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{tmp_path}/dead")
+    assert (await dial(await serve(address=f"unix:{tmp_path}/dead")).Probe(pb.ProbeRequest())).name == "served"
+
+
+async def test_a_socket_in_a_folder_that_is_not_there_is_told_so(serve: Serve, tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="cannot listen"):
+        await serve(address=f"unix:{tmp_path}/none/s")
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "192.0.2.1:8287", "example.org:8287", "[::]:0"])
