@@ -130,11 +130,19 @@ class Node:
         if self.membership.member.parent_address == "":
             self._write_admin_context()
         self.shell.post(ev.Started())
+        self._keep_payloads()
         self._run(self.payloads.keep_clean(), "payloads")
         self._run(self.membership.keep_fresh(lambda: self.shell.core.parents.parent, self._renewed), "renew")
         if settings.metrics_listen:
             host, port = split_host_port(settings.metrics_listen)
             self._run(TelemetryServer(host, port, self._metrics, self.status.not_ready).run(), "telemetry")
+
+    def _keep_payloads(self) -> None:
+        """Of those on disk, keep what dispatches still need."""
+        for dispatch in self.shell.core.origin.newest():
+            if dispatch.row.payload is not None and not dispatch.settled:
+                self.payloads.hold(dispatch.row.id, dispatch.row.payload)
+        self.payloads.sweep(0.0)
 
     async def stop(self) -> list[str]:
         """Move the children away, leave the parent, then end. Returns names of children that had nowhere to go."""
@@ -248,13 +256,9 @@ class Node:
         self.shell = Shell(core, store, self._clock, self.membership)
         self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self._parent_channel)
         self.outputs = Outputs(lambda: ctx.uid, self._parent_channel)
-        for dispatch_id, row in tables["dispatches"].items():
-            if row.payload is not None:
-                self.payloads.hold(dispatch_id, row.payload)
         for key_, journal in tables["journal"].items():
             if journal.payload is not None:
                 self.payloads.hold(key_, journal.payload)
-        self.payloads.sweep(0.0)
         views = ClusterViews(core.registry, self._wall, lambda: core.parents.path)
         self.hub: WatchHub[str, ClusterEntry] = WatchHub(
             ctx.instance, get=core.registry.get, items=lambda: list(core.registry.entries.items())
@@ -351,6 +355,8 @@ class Node:
 
     def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
         self.dispatches.changed(dispatch_id, uid, settled)
+        if settled:
+            self.payloads.drop(dispatch_id)
 
     def path(self, payload: m.Payload) -> Path:
         return self.payloads.path(payload)
