@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.shim_process import running
+from tests.e2e.tree_process import controller, until_entered
 
 pytestmark = pytest.mark.real
 
@@ -23,7 +24,7 @@ SCRIPT_SECONDS = 40.0
 def script(part: str) -> str:
     """The commands of one part of the page. Every block of a shell says whose part it is, or that it is not run."""
     blocks = re.findall(r"^```sh ?(.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE)
-    assert {word for word, _ in blocks} == {"shim", "no-run"}
+    assert {word for word, _ in blocks} == {"shim", "controller", "no-run"}
     return "set -euxo pipefail\n" + "\n".join(text for word, text in blocks if word == part)
 
 
@@ -63,3 +64,21 @@ async def test_the_page_works_with_the_local_shim(real_part: Callable[[str], str
     assert '"state": "CANCEL_STATE_UNKNOWN"' in text
     assert '"outcome": "OUTCOME_CANCELLED"' in text
     assert '"action": "ACTION_DELETED"' in text
+
+
+async def test_the_page_works_with_a_controller(real_part: Callable[[str], str], tmp_path: Path) -> None:
+    real_part("grpcurl")
+    async with controller("root", tmp_path, "--shim", "process") as data:
+        variables = {
+            "CONTROLLER": await until_entered(data),
+            "NAME": "root",
+            "CONTEXT": str(data / "admin.yaml"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        text = await said("controller", variables, tmp_path)
+    assert "ote.api.route.v1.RouteService\n" in text
+    assert '"status": "SERVING"' in text
+    assert '"state": "TARGET_STATE_SUCCEEDED"' in text
+    assert '"SUCCEEDED": 1' in text
+    assert "CLUSTER_NOT_FOUND" in text
+    assert (tmp_path / "key.pem").stat().st_mode & 0o077 == 0
