@@ -29,7 +29,21 @@ _STATUS = {code.name: code for code in grpc.StatusCode}
 _MAX_MESSAGE = 1024
 _MAX_METADATA_VALUE = 512
 
-_TLS_WORDS = ("ssl_error", "handshake", "certificate", "verification check", "peer name")
+_TLS_MEANINGS = (
+    ("hostname verification", "the other side has another name than the one expected there"),
+    ("local issuer", "the other side's certificate is not of this tree"),
+    ("self signed", "the other side's certificate is not of this tree"),
+    ("self-signed", "the other side's certificate is not of this tree"),
+    ("certificate has expired", "the other side's certificate has expired, or a clock is wrong"),
+    ("not yet valid", "the other side's certificate is not yet valid: a clock is wrong"),
+    ("wrong version number", "the other side does not speak TLS"),
+    ("handshake", "the TLS handshake failed: one side refuses the other's certificate, or does not speak TLS"),
+    ("ssl_error", "the TLS handshake failed: one side refuses the other's certificate, or does not speak TLS"),
+    ("verification check", "one side refuses the other's certificate"),
+)
+"""What gRPC's texts say about a handshake → what it means; the first that fits."""
+
+_CLOSED_HINT = " (it also ends this way when the other side does not accept our certificate)"
 _NOISE = re.compile(r"^(?:[A-Z_]+: )?(?:(?:ipv4|ipv6|unix):\S+: )?")
 
 P = ParamSpec("P")
@@ -104,9 +118,12 @@ def _plain(code: str, details: str) -> OteError:
     kind = BY_CODE.get(code, OteError)
     lower = details.lower()
     if code == "UNAVAILABLE":
-        if any(word in lower for word in _TLS_WORDS):
-            return kind("TLS_FAILED", f"one side refused the other's certificate: {_tail(details)}")
-        return kind("CONNECTION_FAILED", f"no connection: {_tail(details)}")
+        for phrase, meaning in _TLS_MEANINGS:
+            if phrase in lower:
+                return kind("TLS_FAILED", meaning)
+        refused = "failed to connect" in lower and ("socket closed" in lower or "connection reset" in lower)
+        hint = _CLOSED_HINT if refused else ""
+        return kind("CONNECTION_FAILED", f"no connection: {_tail(details)}{hint}")
     if code == "DEADLINE_EXCEEDED":
         return kind("DEADLINE_EXCEEDED", "no answer in time")
     if code == "RESOURCE_EXHAUSTED" and "message larger than max" in lower:

@@ -40,15 +40,18 @@ async def test_a_server_with_another_name_is_refused(root: Authority, serve: Ser
     address = await serve(tls=member(root, "edge-7"))
     error = await refused(dial(address, member(root, "edge-1"), "east.ote"))
     assert error.reason == "TLS_FAILED"
+    assert "another name" in str(error)
 
 
 async def test_another_tree_is_refused_on_both_sides(root: Authority, serve: Serve, dial: Dial) -> None:
     other = Authority.create_root("a" * 32)
     address = await serve(tls=member(root, "east"))
-    await refused(dial(address, member(other, "edge-1"), "east.ote"))
+    error = await refused(dial(address, member(other, "edge-1"), "east.ote"))
+    assert (error.reason, str(error)) == ("TLS_FAILED", "the other side's certificate is not of this tree")
     stranger = member(other, "edge-1")
     mixed = TlsIdentity(stranger.certificate_chain, stranger.private_key, root.root_pem)
-    await refused(dial(address, mixed, "east.ote"))
+    error = await refused(dial(address, mixed, "east.ote"))
+    assert "does not accept our certificate" in str(error)
 
 
 async def test_no_certificate_is_no_connection(root: Authority, serve: Serve, dial: Dial) -> None:
@@ -60,6 +63,15 @@ async def test_an_expired_certificate_is_refused(root: Authority, serve: Serve, 
     past = Authority(root.chain_pem, root.key_pem, root.root_pem, now=lambda: time.time() - 60)
     address = await serve(tls=member(root, "east"))
     await refused(dial(address, member(past, "edge-1", lifetime=30), "east.ote"))
+    old = await serve(tls=member(past, "west", lifetime=30))
+    error = await refused(dial(old, member(root, "edge-1"), "west.ote"))
+    assert "has expired" in str(error)
+
+
+async def test_a_server_without_tls_is_named(root: Authority, serve: Serve, dial: Dial) -> None:
+    error = await refused(dial(await serve(), member(root, "edge-1"), "east.ote"))
+    assert error.reason == "TLS_FAILED"
+    assert "TLS" in str(error)
 
 
 async def test_join_rejoin_and_people_connect_but_cannot_serve(root: Authority, serve: Serve, dial: Dial) -> None:
