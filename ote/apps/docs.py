@@ -1,4 +1,4 @@
-"""Generates the files that repeat what the code says: docs/metrics.md, settings.md and cli.md, cmd/*/config.yaml.
+"""Generates the files that repeat what the code says: docs/metrics.md, settings.md, cli.md and shim-checks.md, cmd/*/config.yaml.
 
 Usage: python -m ote.apps.docs [--check] [CHECKOUT]. Not here: the words; they are the fields' descriptions, the help of
 the catalog and of the commands. The one idea: nobody edits such a file, `make generate` writes it, a test compares it.
@@ -17,6 +17,7 @@ from ote.apps import clustercontroller, ctl, local_shim
 from ote.clustercontroller.settings import Settings as ControllerSettings
 from ote.config.render import render_markdown, render_yaml
 from ote.config.settings import BaseSettings
+from ote.conformance import CHECKS, checks_page
 from ote.shims.local.settings import LocalShimSettings
 from ote.telemetry.catalog import CATALOG, Kind, Metric
 
@@ -59,6 +60,7 @@ def generated() -> Mapping[str, str]:
         "docs/cli.md": commands_page(programs),
         "docs/metrics.md": metrics_page(),
         "docs/settings.md": settings_page(),
+        "docs/shim-checks.md": checks_page(CHECKS),
         **{f"cmd/{program}/config.yaml": settings_file(program) for program in SETTINGS},
     }
 
