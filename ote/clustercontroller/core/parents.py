@@ -502,7 +502,7 @@ class Parents:
         if link.phase == LEAVING:
             self._close(link, "not drained in time")
             return
-        if self._links.active is not None:
+        if self._links.active is not None and link.phase != DIALING:
             self._search.hoped_in_vain(link)
         self._give_up(link, "nothing came of it in time")
 

@@ -20,6 +20,8 @@ from ote.clustercontroller.core.links import ATTACHING, DIALING, HELD, LEAVING, 
 from ote.clustercontroller.core.messages import Alternate, Hello
 
 _MAX_HELD = 2
+_ANSWERED_WITHIN = 5.0
+"""The shell gives a dial up long before that; no answer at all must not take a place for ever."""
 
 
 class Search:
@@ -94,7 +96,7 @@ class Search:
 
     def dial(self, candidate: Alternate, last_resort: bool) -> int:
         ctx = self._ctx
-        link = Link(ctx.new_link(), candidate, last_resort)
+        link = Link(ctx.new_link(), candidate, last_resort, deadline=ctx.now + _ANSWERED_WITHIN)
         self.links.add(link)
         best = self.upward.best(self.tie.best)
         epoch = self._row.epoch

@@ -461,6 +461,17 @@ def test_a_dial_whose_link_breaks_has_failed() -> None:
     assert world.dials() == ["E", "W"]
 
 
+def test_a_dial_that_is_never_answered_does_not_keep_its_place() -> None:
+    world = World()
+    world.start()
+    world.run(5.1)
+    assert world.dials() == ["E"]
+    world.run(6.0)
+    assert world.closed("E") is None
+    assert world.dials() == ["E", "E"]
+    assert [close.reason for close in world.of(fx.CloseLink)] == ["nothing came of it in time"]
+
+
 def test_siblings_are_asked_in_the_order_of_a_hash_that_differs_per_child() -> None:
     siblings = [m.Alternate(f"s{n}", f"uid-s{n}", f"s{n}:1") for n in range(4)]
     world = World(alternates=m.Alternates(siblings=[*siblings, SIBLING, m.Alternate("e1", "uid-e1", "e1:1")]))
