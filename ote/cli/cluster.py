@@ -66,7 +66,13 @@ def show_meant(selector: cluster_pb2.Selector, explain: str | None, format: Form
 
     async def work(client: Client) -> tuple[list[cluster_pb2.Cluster], cluster_pb2.Cluster | None]:
         found = await client.list_clusters(selector)
-        return found, await client.get_cluster(explain) if explain else None
+        if not explain:
+            return found, None
+        explained = await client.get_cluster(explain)
+        entry = (await client.controller()).name
+        if entry in explained.path:  # a path pattern begins there, whatever is above
+            del explained.path[: list(explained.path).index(entry)]
+        return found, explained
 
     found, explained = connected(work)
     document: Document = {"clusters": [cluster_view(one) for one in found]}

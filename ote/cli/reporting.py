@@ -136,9 +136,8 @@ class Live:
         for target in sorted(story.targets.values(), key=lambda target: target.cluster):
             state = target_state(target)
             style = _STYLES.get(state, "red")
-            grid.add_row(
-                target.cluster, Text(state, style=style), Text(target_view(target)["message"], overflow="ellipsis")
-            )
+            message = Text(target_view(target)["message"], overflow="ellipsis", no_wrap=True)
+            grid.add_row(target.cluster, Text(state, style=style), message)
         return grid
 
 

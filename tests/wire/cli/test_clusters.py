@@ -102,6 +102,20 @@ def test_explain_tells_why_a_cluster_is_not_selected(root: FakeController, ctl: 
     ]
 
 
+def test_a_path_is_explained_from_the_entry_down(root: FakeController, ctl: Ctl) -> None:
+    root.me.name = "west"
+    answer = cluster_pb2.GetClusterResponse(cluster=TREE[2])
+    root.will("GetCluster", lambda request: cluster_pb2.GetClusterResponse(cluster=root.me), answer)
+    root.will("ListClusters", page(TREE[2]))
+    text = ctl.ok("cluster", "list", "--clusters", "*/*,edge-1,west/*", "--explain", "edge-1")
+    assert text.splitlines()[2:] == [
+        "edge-1 is selected:",
+        "  */*: no, the path is west/edge-1",
+        "  edge-1: yes, the name is edge-1",
+        "  west/*: yes, the path is west/edge-1",
+    ]
+
+
 def test_explain_in_json(root: FakeController, ctl: Ctl) -> None:
     answer = cluster_pb2.GetClusterResponse(cluster=cluster("edge-1", state="NAME_CONFLICT"))
     root.will("GetCluster", lambda request: cluster_pb2.GetClusterResponse(cluster=root.me), answer)

@@ -119,6 +119,21 @@ def test_ctrl_c_ends_a_watch_without_a_word(root: FakeController, ctl: Ctl) -> N
     assert (process.returncode, errors) == (130, "")
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault(root: FakeController, ctl: Ctl) -> None:
+    clusters = [cluster(f"edge-{number}") for number in range(5000)]
+    root.will("ListClusters", cluster_pb2.ListClustersResponse(clusters=clusters))
+    listing = subprocess.Popen(
+        program("cluster", "list"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(ctl)
+    )
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    listing.stdout.readline()
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    listing.stderr.close()
+    listing.wait(SECONDS)
+
+
 def test_importing_the_program_is_quick() -> None:
     code = "import time; t = time.process_time(); import ote.cli.main; print(time.process_time() - t)"
     best = min(
