@@ -51,7 +51,7 @@ check: environment-dev  ## format, lint, types, import contracts, buf, generated
 	@echo 'check: all of $(CHECKS:check-%=%) hold'
 
 check-format:
-	@$(BIN)/ruff format --quiet --check || { $(BIN)/ruff format --check; echo 'fix: ruff format'; exit 1; }
+	@$(BIN)/ruff format --quiet --check --output-format concise || { echo 'fix: ruff format'; exit 1; }
 
 check-lint:
 	@$(BIN)/ruff check --quiet
