@@ -530,10 +530,19 @@ class Origin:
             self._ledger.end(target, OUTCOME_UNKNOWN, report.kind, message)
 
     def _turned_back(self, target: OriginTarget, report: m.Report) -> None:
-        """One attempt did not arrive. What no attempt brought there counts as not sent again."""
+        """One attempt did not arrive. What no attempt brought there counts as not sent again.
+
+        BUSY that names no attempt and no time wants the command itself, to learn from the shim how it ended.
+        """
         dispatch, row = target.dispatch, target.row
+        if not target.is_open or not row.maybe_sent:
+            return
+        if report.attempt <= 0:
+            if dispatch.ended and report.kind == m.BUSY and not report.retry_after_ms:
+                self._deliver(dispatch, [target])
+            return
         bit = 1 << report.attempt
-        if not target.is_open or not row.maybe_sent or report.attempt <= 0 or not target.attempts & bit:
+        if not target.attempts & bit:
             return
         target.attempts &= ~bit
         no_route = report.kind == m.NO_ROUTE

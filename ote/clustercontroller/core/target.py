@@ -211,12 +211,13 @@ class Target:
         self._run()
 
     def _revoke_unknown(self, key: str, revoke: m.Revoke, aim: m.DeliveryTarget, ending: str) -> None:
+        """Settle it, or ask the origin for the command if only the shim can tell whether an earlier process ran it."""
         lane = self._journal.lane(revoke.origin_uid)
         if lane.may_have_begun(aim.seq):
             while len(self._endings) >= _ENDINGS_KEPT:
                 del self._endings[next(iter(self._endings))]
             self._endings[key] = ending
-            self._say(revoke, m.BUSY, retry_after_ms=_BUSY_MS)
+            self._say(revoke, m.BUSY)
             return
         row = JournalRow(
             origin_uid=revoke.origin_uid,
