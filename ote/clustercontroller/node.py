@@ -274,7 +274,6 @@ class Node:
             self._wall,
             lambda: self._shim.error,
             self._clock.wall(),
-            connected_since=self._clock.now(),
         )
         self._trust = TrustServicer(self.membership, self._tree(core), store, self._clock, _tokens(store))
         self.shell.shim = self._shim

@@ -34,20 +34,10 @@ class StatusReport:
     wall: Callable[[float], float]
     shim_error: Callable[[], str]
     started: float
-    connected_since: float = 0.0
-    was_connected: bool | None = None
 
     @property
     def core(self) -> Controller:
         return self.shell.core
-
-    def connected(self) -> bool:
-        """Whether the beat is young; notes when that changed."""
-        now = self.core.parents.connected
-        if now != self.was_connected:
-            self.was_connected = now
-            self.connected_since = self.clock.now()
-        return now
 
     def not_ready(self) -> str | None:
         """Why this controller should get no requests; None when it is ready. Being cut off is no reason."""
@@ -59,12 +49,12 @@ class StatusReport:
         """All of it."""
         core = self.core
         core.ctx.now = self.clock.now()
-        connected = self.connected()
+        connected = core.parents.connected
         oldest = core.origin.oldest_unsettled
         response = cluster_pb2.GetControllerStatusResponse(
             self=self.views.cluster(core.registry.own),
             connected=connected,
-            connected_since=timestamp(self.wall(self.connected_since)),
+            connected_since=timestamp(self.wall(core.connected_since)),
             beat=core.parents.standing.beat,
             depth=core.parents.depth,
             tunnels=self._tunnels(),
@@ -125,12 +115,12 @@ class StatusReport:
             add(
                 "CUT_OFF",
                 "no beat of the root arrives; this controller and what is below it go on alone",
-                self.wall(self.connected_since),
+                self.wall(core.connected_since),
             )
         parent, home = core.parents.parent, core.parents.home
         if parent is not None and home is not None and parent.uid != home.uid:
             name = home.name or home.address
-            add("NOT_AT_HOME", f"attached to {parent.name} until {name} is back", self.wall(self.connected_since))
+            add("NOT_AT_HOME", f"attached to {parent.name} until {name} is back", self.wall(core.connected_since))
         if error := self.shim_error():
             add("SHIM_UNAVAILABLE", f"the shim does not answer: {error}", self.clock.wall())
         left = self.membership.expires - self.clock.wall()

@@ -91,6 +91,9 @@ class Controller:
         self.registry.on_gone = self._gone
         self.target.on_journal_changed = self._own_changed
         self.target.on_journal_changed = self._own_changed
+        self.connected_since = ctx.now
+        """When it last began, or ceased, to hear the root's beat."""
+        self._was_connected = False
         self._news_sent = float("-inf")
         self._news_waits = False
         self._calls: dict[str, tuple[int, float]] = {}
@@ -427,6 +430,9 @@ class Controller:
                 self._fail(request, DeadlineExceeded("NO_ANSWER", "the controller did not answer within 10 s"))
 
     def _after(self) -> None:
+        connected = self.parents.connected
+        if connected != self._was_connected:
+            self._was_connected, self.connected_since = connected, self.ctx.now
         self.target.flush()
         self.origin.flush()
         if self._waiting:
