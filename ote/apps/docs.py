@@ -1,7 +1,8 @@
-"""Generates the files that repeat what the code says: docs/metrics.md, settings.md, cli.md and shim-checks.md, cmd/*/config.yaml.
+"""Generates the files that repeat what the code says: pages of docs/, and cmd/*/config.yaml.
 
 Usage: python -m ote.apps.docs [--check] [CHECKOUT]. Not here: the words; they are the fields' descriptions, the help of
-the catalog and of the commands. The one idea: nobody edits such a file, `make generate` writes it, a test compares it.
+the catalog and of the commands, the checks' titles. The one idea: nobody edits such a file, `make generate` writes it,
+a test compares it.
 """
 
 from __future__ import annotations

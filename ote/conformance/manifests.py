@@ -16,6 +16,9 @@ from ote.api.command.v1 import command_pb2
 READY_ANNOTATION = "conformance.ote.dev/ready"
 """An annotation that a shim whose objects are ready at once may honour: the value "never" means not ready, ever."""
 
+POD_IMAGE = "docker.io/library/busybox"
+"""The image of the Pods that the suite applies, unless another one is named."""
+
 VALUE_ANNOTATION = "conformance.ote.dev/value"
 
 _API_VERSIONS = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1"}
@@ -66,9 +69,9 @@ class Thing:
         return found.get("metadata", {}).get("annotations", {}).get(VALUE_ANNOTATION)
 
 
-def never_ready(kind: str, name: str) -> dict[str, Any]:
+def never_ready(kind: str, name: str, pod_image: str) -> dict[str, Any]:
     """A manifest of an object that does not become ready: a Pod with a probe that fails, or any kind with the
-    annotation."""
+    annotation. pod_image: of the Pod's container; it has `sh`, `sleep` and `false`."""
     manifest = Thing(kind, name).manifest()
     manifest["metadata"].setdefault("annotations", {})[READY_ANNOTATION] = "never"
     if kind == "Pod":
@@ -77,7 +80,8 @@ def never_ready(kind: str, name: str) -> dict[str, Any]:
             "containers": [
                 {
                     "name": "main",
-                    "image": "docker.io/library/busybox",
+                    "image": pod_image,
+                    "imagePullPolicy": "IfNotPresent",
                     "command": ["sh", "-c", "echo conformance; exec sleep 600"],
                     "readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1},
                 }

@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
-from ote.conformance.manifests import Thing, as_json, never_ready, plain_kind, slow_kind
+from ote.conformance.manifests import POD_IMAGE, Thing, as_json, never_ready, plain_kind, slow_kind
 from ote.conformance.model import CheckFailed, CheckSkipped, expect
 
 CALL_SECONDS = 20.0
@@ -203,6 +203,7 @@ class Probe:
         info: shim_pb2.GetShimInfoResponse,
         *,
         restart: Callable[[], Awaitable[None]] | None,
+        pod_image: str = POD_IMAGE,
     ) -> None:
         self.channel = channel
         self.info = info
@@ -210,6 +211,7 @@ class Probe:
         self.kind = plain_kind(info.object_kinds)
         self.slow_kind = slow_kind(info.object_kinds)
         self._restart = restart
+        self._pod_image = pod_image
         self._made: list[command_pb2.ObjectRef] = []
         self._running: list[Running] = []
         self._execute_raw: grpc.aio.UnaryStreamMultiCallable[bytes, shim_pb2.ExecuteResponse] = channel.unary_stream(
@@ -243,8 +245,12 @@ class Probe:
         """An object that never becomes ready, and the command that applies it and watches it that many seconds."""
         thing = Thing(self.slow_kind, f"ote-conformance-{secrets.token_hex(6)}")
         self._made.append(thing.ref())
-        manifests = as_json([never_ready(self.slow_kind, thing.name)])
+        manifests = as_json([self.unready_manifest(thing)])
         return thing, self.apply_command(manifests, ready_timeout=ready_timeout)
+
+    def unready_manifest(self, thing: Thing) -> dict[str, Any]:
+        """The manifest that `unready` applies."""
+        return never_ready(thing.kind, thing.name, self._pod_image)
 
     @staticmethod
     def apply_command(manifests: bytes | Iterable[Thing], *, ready_timeout: float | None = None) -> command_pb2.Command:

@@ -15,6 +15,7 @@ import grpc.aio
 
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.conformance.checks import ALL_CHECKS
+from ote.conformance.manifests import POD_IMAGE
 from ote.conformance.model import (
     Check,
     CheckFailed,
@@ -38,16 +39,18 @@ async def run_suite(
     restart: Callable[[], Awaitable[None]] | None,
     on_check: Callable[[CheckResult], None],
     only: Collection[str] = (),
+    pod_image: str = POD_IMAGE,
 ) -> SuiteReport:
     """Run the checks against the shim at the other end of the channel.
 
     restart: kills and starts the shim on the same address and data, returning when it may be dialled again; None skips
     the checks that need it. on_check: told each result as it comes. only: ids of the checks to run, or of their
-    subjects ("payloads"); empty runs all. Raises the error of GetShimInfo when the shim cannot be asked at all, and
+    subjects ("payloads"); empty runs all. pod_image: of the Pods that it applies where the shim takes Pods; it has
+    `sh`, `sleep` and `false`. Raises the error of GetShimInfo when the shim cannot be asked at all, and
     InvalidArgument for an id in `only` that no check has.
     """
     chosen = select(only)
-    probe = Probe(channel, await _introduction(channel), restart=restart)
+    probe = Probe(channel, await _introduction(channel), restart=restart, pod_image=pod_image)
     described = describe(probe.info)
     slow = _Slow(probe)
     results = []

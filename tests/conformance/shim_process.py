@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc.aio
 
 from ote.conformance import SuiteReport, run_suite
+from ote.conformance.manifests import POD_IMAGE
 from ote.rpc.channel import open_channel
 
 START_SECONDS = 20.0
@@ -75,8 +76,10 @@ async def running(
     assert code == 0, f"SIGTERM must end a shim with 0, it ended with {code}"
 
 
-async def suite(shim: ShimProcess, *only: str) -> SuiteReport:
+async def suite(shim: ShimProcess, *only: str, pod_image: str = POD_IMAGE) -> SuiteReport:
     """The suite against this shim."""
     channel: grpc.aio.Channel
     async with open_channel(shim.address, options=RECONNECT) as channel:
-        return await run_suite(channel, restart=shim.restart, on_check=lambda result: None, only=only)
+        return await run_suite(
+            channel, restart=shim.restart, on_check=lambda result: None, only=only, pod_image=pod_image
+        )

@@ -6,7 +6,7 @@ import time
 
 from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.objects import expect_action
-from ote.conformance.manifests import as_json, never_ready
+from ote.conformance.manifests import as_json
 from ote.conformance.model import CheckFailed, CheckGroup, CheckSkipped, expect
 from ote.conformance.probe import Probe, told
 
@@ -78,7 +78,7 @@ async def partly_ready(probe: Probe) -> None:
     """A plain object and one that never becomes ready, in one apply."""
     plain = probe.thing()
     slow, _ = probe.unready(1)
-    manifests = as_json([plain.manifest(), never_ready(slow.kind, slow.name)])
+    manifests = as_json([plain.manifest(), probe.unready_manifest(slow)])
     result = (await probe.execute(probe.apply_command(manifests, ready_timeout=1.5))).settled()
     expect(result.outcome == command_pb2.OUTCOME_FAILED, f"expected FAILED, got {told(result)}")
     for thing in (plain, slow):
