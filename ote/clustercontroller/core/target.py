@@ -423,7 +423,7 @@ class Target:
         """The shim is there: what was lost is taken up again, what waits begins."""
         self._hands.shim, self._hands.up = event, True
         for change in list(self._executing.values()):
-            if change.lost or change.row.shim_instance != event.instance:
+            if change.lost:
                 self._resume(change)
         self._run()
 
