@@ -83,10 +83,16 @@ def _print(one: Document) -> None:
     metavar="COMMAND",
     help="Shell command that restarts the shim; without it those checks are skipped.",
 )
+@click.option("--pod-image", metavar="IMAGE", help="Image with sh, sleep and false for the suite's Pods.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Ids of checks or of their subjects; several times.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def conformance(
-    address: str, server_name: str | None, restart_command: str | None, only: tuple[str, ...], output: str
+    address: str,
+    server_name: str | None,
+    restart_command: str | None,
+    pod_image: str | None,
+    only: tuple[str, ...],
+    output: str,
 ) -> None:
     """Check a shim against the contract. It makes objects of its own there and deletes them. Exit code 3: it fails.
 
@@ -99,6 +105,7 @@ def conformance(
       ote-ctl shim conformance 127.0.0.1:8262 --restart-command 'systemctl restart my-shim'
     """
     from ote.conformance import render
+    from ote.conformance.manifests import POD_IMAGE
     from ote.conformance.model import CheckResult, SuiteReport
     from ote.conformance.restarting import restart_with
     from ote.conformance.suite import run_suite
@@ -109,7 +116,9 @@ def conformance(
     async def work() -> SuiteReport:
         async with _open(address, server_name) as channel:
             restart = restart_with(restart_command) if restart_command else None
-            return await run_suite(channel, restart=restart, on_check=on_check, only=only)
+            return await run_suite(
+                channel, restart=restart, on_check=on_check, only=only, pod_image=pod_image or POD_IMAGE
+            )
 
     report = asyncio.run(work())
     click.echo(as_json(render.to_json(report)) if output == "json" else render.table_text(report), nl=output == "json")
