@@ -310,7 +310,7 @@ class Children:
     def goodbye(self, link: int, goodbye: m.Goodbye) -> None:
         """The child leaves: it has another parent (`next_epoch`), or stops. What is queued for it is still written."""
         child = self._links[link]
-        if goodbye.next_epoch > child.epoch:
+        if goodbye.next_epoch > self._registry.known_epoch(child.hello.uid):
             self._registry.away(m.Away(child.hello.uid, goodbye.next_epoch, instance=child.hello.instance))
         self._drop(child)
         self._ctx.log("info", "child left", child=child.hello.name, uid=child.hello.uid, epoch=child.epoch)
@@ -343,7 +343,7 @@ class Children:
         child = self._by_uid.get(away.uid)
         if child is None or away.instance == child.hello.instance:
             return  # It moves, and will say goodbye on this link.
-        if away.instance:
+        if away.instance and away.epoch > child.epoch:
             self._end(child, m.Refused("CLUSTER_CLONED", "another process has attached with this identity"))
         else:
             superseded = f"epoch {away.epoch} is known of {child.hello.name}"

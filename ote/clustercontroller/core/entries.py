@@ -43,7 +43,7 @@ class ClusterEntry:
     facts: Facts = field(default_factory=lambda: NO_FACTS)
     status: Status | None = None
     away: int = 0
-    """The epoch of an attachment elsewhere; it is away while this is above `epoch`."""
+    """The epoch of an attachment elsewhere, 0 for none; it is away while this is not below `epoch`."""
     away_parent: str = ""
     """Name of the parent there, where it is known."""
     told: int = 0
@@ -53,7 +53,7 @@ class ClusterEntry:
 
     @property
     def is_away(self) -> bool:
-        return self.away > self.epoch
+        return 0 < self.away >= self.epoch
 
     @property
     def known_epoch(self) -> int:

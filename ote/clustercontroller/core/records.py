@@ -47,7 +47,7 @@ class Entry:
     first_seen: int = 0
     """Order of arrival here: the holder of a name is the one with the lowest."""
     away: int = 0
-    """The epoch of an attachment elsewhere; counts while it is above the record's."""
+    """The epoch of an attachment elsewhere; counts while it is not below the record's."""
     away_parent: str = ""
 
 

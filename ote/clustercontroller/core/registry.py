@@ -168,7 +168,7 @@ class Registry:
         uid = record.uid
         if uid == self._me:
             # The child has this cluster below itself from a time when it stood above.
-            self._answer(via, Away(uid, max(self.own.epoch, record.epoch + 1)))
+            self._answer(via, Away(uid, max(self.own.epoch, record.epoch)))
             return False
         if uid in self.evicted:
             self._answer(via, Evictions([uid]))
@@ -176,14 +176,14 @@ class Registry:
         entry = self.entries.get(uid)
         if entry is None or (record.epoch > entry.epoch and record.epoch >= entry.away):
             return self._take_attachment(entry, record, via)
-        if record.epoch < entry.known_epoch:
+        if record.epoch < entry.known_epoch or entry.is_away:
             self._answer(via, Away(uid, entry.known_epoch, self._parent_name(entry)))
             return False
         same = (entry.parent_uid, entry.instance) == (record.parent_uid, record.instance)
         if self.via(uid) != via:
             if not same:
                 # Two attachments of one epoch, from a disk that was set back: only a higher one can settle it.
-                self._answer(via, Away(uid, entry.epoch + 1, self._parent_name(entry)))
+                self._answer(via, Away(uid, entry.epoch, self._parent_name(entry), entry.instance))
             return False
         if not same:
             return self._take_attachment(entry, record, via)
@@ -325,7 +325,7 @@ class Registry:
         Returns the link of the child that has to be told so too, if there is one.
         """
         entry = self.entries.get(away.uid)
-        if entry is None or entry is self.own or away.epoch <= entry.known_epoch:
+        if entry is None or entry is self.own or not self._is_news(entry, away):
             return None
         via = self.via(away.uid)
         self._sums.leave(entry)
@@ -338,6 +338,12 @@ class Registry:
             self.on_superseded(away)
         self._flush()
         return None if via is None or via == away.uid else self._links.get(via)
+
+    def _is_news(self, entry: ClusterEntry, away: Away) -> bool:
+        """Of an equal epoch it is news if the attachment is over here, or if another instance has used that epoch."""
+        if away.epoch != entry.known_epoch or entry.is_away:
+            return away.epoch > entry.known_epoch
+        return not entry.up or away.instance not in ("", entry.instance)
 
     def _set_up(self, entry: ClusterEntry, up: bool) -> None:
         if entry.up == up:

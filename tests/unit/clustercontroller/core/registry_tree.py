@@ -100,6 +100,7 @@ class Node:
         entries = {uid: rec.Entry(e.record, e.first_seen, e.away, e.away_parent) for uid, e in registry.entries.items()}
         if epochs_back:
             self.epoch = max(0, self.epoch - epochs_back)
+            tree.set_back.add(self.uid)
             entries = {}
         self.ctx.instance += "+"
         self.ctx.effects.clear()
@@ -115,6 +116,8 @@ class Tree:
         self.nodes = {uid: Node(self, uid) for uid in uids}
         self.wires: dict[int, Wire] = {}
         self.numbers = 0
+        self.set_back: set[str] = set()
+        """Those whose disk was set back at some time; nobody else may be called a clone, or behind."""
 
     def attach(self, uid: str, to: str) -> None:
         """Make before break: goodbye is said on the old link, which is still to be delivered."""
@@ -124,6 +127,7 @@ class Tree:
         hello = m.Hello(uid, uid, node.ctx.instance, node.epoch, None)
         welcome = parent.children.hello(wire.number, hello, uid, uid)
         assert isinstance(welcome, m.Welcome), welcome
+        assert welcome.known_epoch <= node.epoch or uid in self.set_back
         node.epoch = max(node.epoch, welcome.known_epoch) + 1
         facts = m.Facts(version=node.epoch)
         record = make_record(uid, to, node.epoch, instance=node.ctx.instance, facts=facts)
@@ -185,6 +189,8 @@ class Tree:
                 wire.up.append(m.News(records[:half], full_begin=True))
                 wire.up.append(m.News(records[half:], full_end=True))
             case m.Refused():
+                harmless = item.reason != "CLUSTER_CLONED" and item.epoch <= node.epoch and node.wire is not wire
+                assert harmless or node.uid in self.set_back, item
                 node.epoch = max(node.epoch, item.epoch)
                 if node.wire is wire:
                     node.wire = None

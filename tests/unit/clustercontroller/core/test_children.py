@@ -339,6 +339,13 @@ def test_a_child_overtaken_by_a_clone_elsewhere_is_told(house: House) -> None:
     assert house.refused(2) == ["CLUSTER_CLONED"]
 
 
+def test_two_attachments_of_one_epoch_are_settled_by_a_higher_one(house: House) -> None:
+    house.let_in(1, "x", epoch=8)
+    house.registry.away(m.Away("x", 8, "elsewhere", "x-2"))
+    assert sent(house.ctx, m.Refused, link=1)[0].epoch == 8
+    assert house.refused(1) == ["SUPERSEDED"]
+
+
 def test_a_child_whose_disk_was_set_back_is_told_the_epoch_to_go_above(house: House) -> None:
     house.let_in(1, "x")
     house.registry.away(m.Away("x", 8, "elsewhere"))

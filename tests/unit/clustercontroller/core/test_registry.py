@@ -198,8 +198,8 @@ def test_a_child_that_tells_an_older_attachment_is_told_of_the_newer(seen: Seen)
 def test_two_attachments_of_one_epoch_are_settled_by_a_higher_one(seen: Seen) -> None:
     seen.tell("east", make_record("x", "east", 8))
     seen.clear()
-    assert not seen.tell("west", make_record("x", "west", 8))
-    assert sent(seen.ctx, m.Away, link=2) == [m.Away("x", 9, "east")]
+    assert not seen.tell("west", make_record("x", "west", 8, instance="x-2"))
+    assert sent(seen.ctx, m.Away, link=2) == [m.Away("x", 8, "east", "x-1")]
 
 
 def test_a_set_back_disk_may_use_an_epoch_again_under_the_same_child(seen: Seen) -> None:
@@ -236,7 +236,7 @@ def test_memory_of_replaced_instances_is_bounded(seen: Seen, monkeypatch: pytest
 
 def test_a_child_that_holds_this_cluster_for_its_own_is_told_otherwise(seen: Seen) -> None:
     seen.tell("east", make_record("root", "east", 3))
-    assert sent(seen.ctx, m.Away, link=1) == [m.Away("root", 4, "")]
+    assert sent(seen.ctx, m.Away, link=1) == [m.Away("root", 3, "")]
 
 
 def test_an_answer_to_a_child_without_link_is_dropped(seen: Seen) -> None:
@@ -346,6 +346,19 @@ def test_who_was_away_comes_back_with_its_subtree(seen: Seen) -> None:
     assert seen.tell("east", make_record("area", "east", 2))
     assert registry.state("x") == ONLINE
     assert registry.digest_via("east").count == before
+
+
+def test_an_equal_epoch_elsewhere_counts_against_an_attachment_that_is_over_or_of_another_instance(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", *[make_record(uid, "east", 8) for uid in "xyz"])
+    seen.tell("east", make_record("x", "east", 8, up=False))
+    assert registry.away(m.Away("x", 8)) == 1
+    assert registry.away(m.Away("y", 8)) is None
+    assert registry.away(m.Away("y", 8, instance="y-1")) is None
+    assert registry.away(m.Away("z", 8, instance="z-2")) == 1
+    assert [registry.state(uid) for uid in "xyz"] == [AWAY, ONLINE, AWAY]
+    assert not seen.tell("east", make_record("x", "east", 8))
+    assert seen.tell("east", make_record("x", "east", 9))
 
 
 def test_a_direct_child_that_is_away_is_reported_to_its_keeper(seen: Seen) -> None:
