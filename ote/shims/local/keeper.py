@@ -125,6 +125,11 @@ class Keeper:
         """Applies a change that nobody waits for, together with some writes."""
         self._hand_in((action, lambda result: writes, None))
 
+    async def tidied(self) -> None:
+        """Returns when what was begun on the side, such as removing folders, is done."""
+        while self._chores:
+            await asyncio.wait(self._chores)
+
     async def next_change(
         self, version: int, seconds: float | None = None, *, or_when: Callable[[], bool] = lambda: False
     ) -> None:

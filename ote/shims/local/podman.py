@@ -65,6 +65,7 @@ class PodmanDriver:
         self._executor = ThreadPoolExecutor(_COMMANDS_AT_ONCE, thread_name_prefix="podman")
         self._making: dict[str, asyncio.Lock] = {}
         self._held: dict[str, set[int]] = {}
+        self._stopping: dict[tuple[str, int], float] = {}
 
     def base_variables(self, pod: Pod, container: Container, ports: Sequence[int]) -> dict[str, str]:
         """PORT: the first port that the container declares, which podman maps to a free one, or else a free one."""
@@ -90,15 +91,26 @@ class PodmanDriver:
 
     async def run(self, plan: Plan, started: Callable[[], None]) -> Ended:
         """Starts the attempt; see Driver."""
+        try:
+            return await self._start(plan, started)
+        finally:
+            self._stopping.pop((_container_name(plan), plan.attempt), None)
+
+    async def _start(self, plan: Plan, started: Callable[[], None]) -> Ended:
+        key = (_container_name(plan), plan.attempt)
         async with self._making.setdefault(plan.pod.uid, asyncio.Lock()):
             made = await self._make(plan)
         if made.code:
             return Ended(128, f"podman cannot make the pod: {_brief(made.error)}")
+        if key in self._stopping:
+            return Ended(None)
         before = await self._state(plan)
         await asyncio.to_thread(self._claim(plan).write_text, before.started if before else "")
         answer = await self._run("start", _container_name(plan))
         if answer.code:
             return Ended(128, f"podman cannot start the container: {_brief(answer.error)}")
+        if key in self._stopping:
+            await self._stop(key[0], self._stopping[key])
         return await self._watch(plan, before.started if before else "", started)
 
     async def adopt(self, plan: Plan, started: Callable[[], None]) -> Ended:
@@ -108,12 +120,16 @@ class PodmanDriver:
         except FileNotFoundError:
             return Ended(None)
         self._held[plan.pod.uid] = _ports(plan)
-        return await self._watch(plan, before, started)
+        try:
+            return await self._watch(plan, before, started)
+        finally:
+            self._stopping.pop((_container_name(plan), plan.attempt), None)
 
     async def stop(self, pod: Pod, container: str, attempt: int, grace: float) -> None:
         """Asks the container to end; see Driver."""
         name = f"{_pod_name(pod.uid)}-{container}"
-        await self._run("stop", "--ignore", "--time", str(int(grace)), name, seconds=grace + _QUICK)
+        self._stopping[name, attempt] = grace
+        await self._stop(name, grace)
 
     async def refresh(self, pod: Pod, volumes: Mapping[str, Sequence[VolumeFile] | None]) -> None:
         """Writes the volumes of a pod again."""
@@ -140,6 +156,9 @@ class PodmanDriver:
         call = functools.partial(_call, command, _QUICK, together=True)
         answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
         return b"" if answer.code else answer.output[-limit:]
+
+    async def _stop(self, name: str, grace: float) -> None:
+        await self._run("stop", "--ignore", "--time", str(int(grace)), name, seconds=grace + _QUICK)
 
     async def _make(self, plan: Plan) -> _Answer:
         """Plays the pod unless it exists already."""

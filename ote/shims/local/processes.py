@@ -76,9 +76,11 @@ def reap(pid: int) -> None:
 
 async def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Starts a child in a session of its own, off the loop. One whose caller is cancelled meanwhile is killed."""
-    starting = asyncio.ensure_future(
-        asyncio.to_thread(subprocess.Popen, list(command), start_new_session=True, **options)
-    )
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(list(command), start_new_session=True, **options)
+
+    starting = asyncio.ensure_future(asyncio.to_thread(start))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:

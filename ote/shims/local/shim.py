@@ -126,6 +126,7 @@ class LocalShim:
         await keeper.change(lambda cluster, now: cluster.delete([*keys, *pods], now))
         while keeper.cluster.pods:
             await keeper.next_change(keeper.cluster.version)
+        await keeper.tidied()
         return len(keys)
 
     def _make_driver(self) -> Driver:

@@ -19,7 +19,7 @@ from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
 from ote.shims.local.core.workloads import Backoff
-from ote.shims.local.shim import SERVER_OPTIONS, SERVICE, LocalShim
+from ote.shims.local.shim import SERVER_OPTIONS, SERVICE, DriverKind, LocalShim
 
 _ids = itertools.count(1)
 
@@ -27,8 +27,9 @@ _ids = itertools.count(1)
 class Local:
     """A shim and a caller. After the test no pod is left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, driver: DriverKind = "process") -> None:
         self.folder = folder
+        self.driver: DriverKind = driver
         self.data = folder / "data"
         self.stub: shim_pb2_grpc.ShimServiceAsyncStub
         self._shim: LocalShim | None = None
@@ -36,14 +37,14 @@ class Local:
         self._channel: grpc.aio.Channel | None = None
 
     async def start(self) -> None:
-        self._shim = LocalShim("process", self.data, backoff=Backoff(base=0.05))
+        self._shim = LocalShim(self.driver, self.data, backoff=Backoff(base=0.05))
         await self._shim.start()
         address = f"unix:{self.folder}/s"
         self._server = Server(address, interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
         self._server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, self._shim.servicer, SERVICE)
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 20 << 20)])
-        self.stub = shim_pb2_grpc.ShimServiceStub(self._channel)  # type: ignore[assignment]  # aio by its channel
+        self.stub = shim_pb2_grpc.ShimServiceStub(self._channel)
 
     async def stop(self) -> None:
         """Ends the shim and leaves its pods."""
@@ -63,7 +64,7 @@ class Local:
         if self._shim is None:
             await self.start()
         assert self._shim is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await self._shim.stop_pods()
         await self.stop()
 
@@ -133,8 +134,14 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def local(folder: Path) -> AsyncIterator[Local]:
-    local = Local(folder)
+def driver() -> DriverKind:
+    """The driver of the tests in a module."""
+    return "process"
+
+
+@pytest.fixture
+async def local(folder: Path, driver: DriverKind) -> AsyncIterator[Local]:
+    local = Local(folder, driver)
     async with contextlib.AsyncExitStack() as stack:
         await local.start()
         stack.push_async_callback(local.close)

@@ -137,6 +137,11 @@ async def test_reading_large_manifests_can_be_cancelled_and_has_no_effect_then(l
     assert await local.get("ConfigMap") == []
 
 
+BOMB = b"b0: &b0 [x]\n" + b"".join(
+    b"b%d: &b%d [%s]\n" % (level, level, b", ".join([b"*b%d" % (level - 1)] * 9)) for level in range(1, 12)
+)
+
+
 @pytest.mark.parametrize(
     ("manifests", "said"),
     [
@@ -144,9 +149,9 @@ async def test_reading_large_manifests_can_be_cancelled_and_has_no_effect_then(l
         (b"[" * 100_000, "levels deep"),
         (b"a: [b", "not YAML"),
         (b"kind: a\nkind: b", "stands twice"),
-        (b"a: &a [x]\n" + b"".join(b"b%d: &b%d [*%s]\n" % (n, n, b", *".join([b"a" if not n else b"b%d" % (n - 1)] * 9)) for n in range(12)), "too large"),
+        (BOMB, "too large"),
     ],
-)  # fmt: skip
+)
 async def test_manifests_that_are_attacks_are_refused_and_the_shim_lives(
     local: Local, manifests: bytes, said: str
 ) -> None:

@@ -68,12 +68,8 @@ class World:
     def settle(self) -> Changes:
         """Takes what came out, as a shell would: records to its store, effects to its list."""
         changes = self.cluster.take()
-        for store, news in ((self.saved_objects, changes.objects), (self.saved_pods, changes.pods)):
-            for name, record in news.items():
-                if record is None:
-                    store.pop(name, None)
-                else:
-                    store[name] = record
+        self.saved_objects = _saved({**self.saved_objects, **changes.objects})
+        self.saved_pods = _saved({**self.saved_pods, **changes.pods})
         self.effects.extend(changes.effects)
         return changes
 
@@ -123,6 +119,10 @@ class World:
     def only_pod(self, reference: str) -> Pod:
         (pod,) = self.pods(reference)
         return pod
+
+
+def _saved(records: dict[Any, Any]) -> dict[Any, Any]:
+    return {name: record for name, record in records.items() if record is not None}
 
 
 @pytest.fixture

@@ -276,7 +276,8 @@ def test_a_label_has_a_good_key_and_a_good_value() -> None:
     found = problems("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {a/: 'b b'}}}")
     assert found == [
         "ConfigMap/default/a: metadata.labels: 'a/' is not a label key",
-        "ConfigMap/default/a: metadata.labels.a/: 'b b' is not a label value (at most 63 letters, digits, '-', '_', '.')",
+        "ConfigMap/default/a: metadata.labels.a/: 'b b' is not a label value "
+        "(at most 63 letters, digits, '-', '_', '.')",
     ]
     assert problems("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: 3}}") == [
         "ConfigMap/default/a: metadata.labels: must be a mapping, not 3"
