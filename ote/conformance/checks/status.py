@@ -60,7 +60,8 @@ async def pace(probe: Probe) -> None:
         await asyncio.wait({stirring})
     expect(len(times) <= 5, f"{len(times)} statuses came within 3.5 s")
     for earlier, later in itertools.pairwise(times):
-        expect(later - earlier > 0.7, f"two statuses came {later - earlier:.2f} s apart")
+        # Far below a second: one that was late on its way makes the next one look early.
+        expect(later - earlier > 0.4, f"two statuses came {later - earlier:.2f} s apart")
 
 
 @check(
