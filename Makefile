@@ -21,7 +21,10 @@ PYTEST = $(BIN)/python -m pytest
 # The folders of tests among those named that have any.
 present = $(strip $(foreach name,$(1),$(if $(shell find tests/$(name) -name 'test_*.py' 2>/dev/null | head -n 1),tests/$(name))))
 QUICK := $(call present,unit scenarios shell wire arch)
-SERIAL := $(call present,conformance e2e)
+SUITE := $(call present,conformance)
+SERIAL := $(call present,e2e)
+# The suite for shims mostly waits, so more workers than cores; real trees are timed, so one at a time.
+SUITE_JOBS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup generate released check test test-all test-real coverage bench conformance demo clean environment environment-dev
@@ -83,6 +86,7 @@ released: environment-dev  ## record the present proto/ as released: `make check
 
 test: environment-dev  ## every test that needs Python alone
 	$(if $(QUICK),$(PYTEST) -n $(JOBS) --dist worksteal $(QUICK))
+	$(if $(SUITE),$(PYTEST) -n $(SUITE_JOBS) --dist worksteal $(SUITE))
 	$(if $(SERIAL),$(PYTEST) $(SERIAL))
 
 test-real: environment-dev
@@ -92,10 +96,10 @@ test-real: environment-dev
 test-all: test test-real  ## every test, with podman, grpcurl, Go and Node (installed where missing)
 
 conformance: environment-dev  ## the suite for shims against the shims we have
-	$(PYTEST) tests/conformance
+	$(PYTEST) -n $(SUITE_JOBS) --dist worksteal tests/conformance
 
 coverage: environment-dev  ## branch coverage of the tests without processes; the model and the cores must be whole
-	@COVERAGE_FILE=$(OTE_CACHE)/coverage $(PYTEST) -q --cov --cov-report= $(call present,unit scenarios shell wire)
+	@COVERAGE_FILE=$(OTE_CACHE)/coverage $(PYTEST) -q -n $(JOBS) --cov --cov-report= $(call present,unit scenarios shell wire)
 	@COVERAGE_FILE=$(OTE_CACHE)/coverage $(BIN)/coverage report
 	@COVERAGE_FILE=$(OTE_CACHE)/coverage $(BIN)/coverage report --fail-under=100 \
 	  --include='ote/model/*,ote/*/core/*,ote/*/*/core/*'
