@@ -77,6 +77,7 @@ class Controller:
                 memory_lost=self._memory_lost,
                 own_record=self.own.record,
                 digest=self.registry.digest,
+                evictions_digest=self.registry.evictions_digest,
             ),
             rows.get("alternates"),
         )
@@ -98,6 +99,8 @@ class Controller:
         self._news_waits = False
         self._calls: dict[str, tuple[int, float]] = {}
         self._waiting: list[_Waiting] = []
+        self._stopping: tuple[int, list[str]] | None = None
+        """Who is answered when the parent has let go, and which children stayed."""
         self._wake_at: float | None = None
         self._parts = (self.parents, self.children, self.origin, self.target)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -353,11 +356,11 @@ class Controller:
     def _stop(self, event: ev.Stop) -> None:
         self._drain(True)
 
-        def done(stayed: list[str]) -> None:
+        def leave(stayed: list[str]) -> None:
             self.parents.stop()
-            self.ctx.emit(fx.Answer(event.request, stayed))
+            self._stopping = (event.request, stayed)
 
-        self._waiting.append(_Waiting(self.ctx.now + event.grace, done))
+        self._waiting.append(_Waiting(self.ctx.now + event.grace, leave))
 
     def _check_waiting(self) -> None:
         stayed = self.children.remaining()
@@ -437,6 +440,9 @@ class Controller:
         self.origin.flush()
         if self._waiting:
             self._check_waiting()
+        if self._stopping is not None and self.parents.stopped:
+            (request, stayed), self._stopping = self._stopping, None
+            self.ctx.emit(fx.Answer(request, stayed))
         if self._news_waits or self.registry.has_news:
             if self.ctx.now - self._news_sent >= _NEWS_INTERVAL:
                 self._flush_news()
