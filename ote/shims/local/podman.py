@@ -152,10 +152,11 @@ class PodmanDriver:
 
     async def log(self, pod: Pod, container: str, lines: int, limit: int) -> bytes:
         """The end of the container's log, all attempts together."""
-        command = [self._podman, "logs", "--tail", str(lines), f"{_pod_name(pod.uid)}-{container}"]
-        call = functools.partial(_call, command, _QUICK, together=True)
-        answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
-        return b"" if answer.code else answer.output[-limit:]
+        name = f"{_pod_name(pod.uid)}-{container}"
+        answer = await self._run("container", "inspect", "--format", "{{.HostConfig.LogConfig.Path}}", name)
+        if answer.code:
+            return b""
+        return await asyncio.to_thread(_log_end, Path(answer.output.decode().strip()), lines, limit)
 
     async def _stop(self, name: str, grace: float) -> None:
         await self._run("stop", "--ignore", "--time", str(int(grace)), name, seconds=grace + _QUICK)
@@ -288,18 +289,35 @@ def _brief(error: str) -> str:
     return lines[-1].removeprefix("Error: ")[:300] if lines else "it does not say why"
 
 
-def _call(command: list[str], seconds: float, *, together: bool = False) -> _Answer:
-    """Runs a command. together: what it writes to stderr comes in its place among the output."""
+def _log_end(path: Path, lines: int, limit: int) -> bytes:
+    """The last lines of a file in the format of CRI: time, stream, F or P (the line goes on), text.
+
+    Read here because `podman logs --tail` (4.3) muddles lines that were written in parts.
+    """
+    try:
+        with path.open("rb") as source:
+            entries = source.read(2 * LOG_LIMIT).splitlines()
+    except FileNotFoundError:
+        return b""
+    text = bytearray()
+    for entry in entries:
+        _, _, rest = entry.partition(b" ")
+        _, _, rest = rest.partition(b" ")
+        kind, _, words = rest.partition(b" ")
+        text += words if kind == b"P" else words + b"\n"
+    return b"".join(bytes(text).splitlines(keepends=True)[-lines:])[-limit:]
+
+
+def _call(command: list[str], seconds: float) -> _Answer:
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if together else subprocess.PIPE,
+            capture_output=True,
             timeout=seconds,
             start_new_session=True,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{command[1]} took longer than {seconds:g} s") from None
-    return _Answer(done.returncode, done.stdout, (done.stderr or b"").decode(errors="replace"))
+    return _Answer(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
