@@ -10,7 +10,9 @@ from ote.cli.main import cli
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the tree up, and say what to try next and how to stop it.")
 def demo(keep: bool) -> None:
-    """Start a tree of seven controllers on this machine, and show what it does: apply, kill, heal, return.
+    """Start a tree on this machine, and show what it does.
+
+    Seven controllers: join, apply, kill, heal, return. Every step is checked.
 
     \b
     Example:

@@ -44,7 +44,7 @@ def apply(
     no_wait: bool,
     output: Format,
 ) -> None:
-    """Create or update objects in every cluster that is selected.
+    """Create or update objects in every selected cluster.
 
     Takes Kubernetes manifests as they are, up to 16 MiB. A cluster that is offline gets them when it is back, within
     --ttl; --ttl 0 gives up at once. --timeout 0 waits for ever. Ctrl-C stops the waiting, not the dispatch.
@@ -92,9 +92,9 @@ def delete(
     no_wait: bool,
     output: Format,
 ) -> None:
-    """Delete objects in every cluster that is selected. One that does not exist counts as deleted, "absent".
+    """Delete objects in every selected cluster.
 
-    The JSON is that of apply.
+    One that does not exist counts as deleted ("absent"). The JSON is that of apply.
 
     \b
     Example:

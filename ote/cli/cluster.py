@@ -46,7 +46,7 @@ def cluster() -> None:
 @click.option("--explain", metavar="NAME", help="Why this cluster is selected or not.")
 @output_option
 def list_(clusters: str, labels: str, explain: str | None, output: Format) -> None:
-    """List clusters; with a selector, those that a command would reach.
+    """List clusters: those that a command would reach.
 
     \b
     JSON:
@@ -125,7 +125,7 @@ def _at_home(one: Document) -> bool:
 @click.argument("name")
 @output_option
 def get(name: str, output: Format) -> None:
-    """Show one cluster, by name or uid; "." is the controller that answers.
+    """Show one cluster, by name or uid; "." is the controller.
 
     \b
     JSON: a cluster as in list, and "state_since","draining","advertise","instance","version","changed_facts":[],
@@ -172,7 +172,9 @@ def _print_detail(one: Document) -> None:
 @selector_options
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="json: one per line.")
 def watch(clusters: str, labels: str, output: str) -> None:
-    """Print clusters as they are, then every change, until ctrl-C.
+    """Print clusters as they are, then every change.
+
+    Until ctrl-C; in the table, changes of state and parent only.
 
     \b
     JSON, one per line: {"event":"put","cluster":{…}}, {"event":"removed","uid"}, {"event":"bookmark"}: all is listed.
@@ -184,14 +186,15 @@ def watch(clusters: str, labels: str, output: str) -> None:
     selector = selector_of(clusters, labels)
 
     async def work(client: Client) -> None:
-        names: dict[str, str] = {}
+        shown: dict[str, str] = {}
         async for event in client.watch_clusters(selector):
-            _print_event(event, names, as_document=output == "json")
+            _print_event(event, shown, as_document=output == "json")
 
     connected(work)
 
 
-def _print_event(event: cluster_pb2.WatchClustersResponse, names: dict[str, str], *, as_document: bool) -> None:
+def _print_event(event: cluster_pb2.WatchClustersResponse, shown: dict[str, str], *, as_document: bool) -> None:
+    """Prints an event. shown: the last line of each cluster by uid, so that what looks the same is not said again."""
     kind = event.WhichOneof("event")
     if as_document:
         details: Document = {"cluster": cluster_view(event.put)} if kind == "put" else {}
@@ -199,17 +202,21 @@ def _print_event(event: cluster_pb2.WatchClustersResponse, names: dict[str, str]
         click.echo(as_json({"event": kind, **details}, indent=None))
     elif kind == "put":
         view = cluster_view(event.put)
-        names[view["uid"]] = view["name"]
-        click.echo(f"{view['name']}  {state_text(view['state'])}  under {view['parent'] or '-'}")
+        line = f"{view['name']}  {state_text(view['state'])}  under {view['parent'] or '-'}"
+        if shown.get(view["uid"]) != line:
+            shown[view["uid"]] = line
+            click.echo(line)
     elif kind == "removed":
-        click.echo(f"{names.pop(event.removed, event.removed)}  removed")
+        click.echo(f"{shown.pop(event.removed, event.removed).partition(' ')[0]}  removed")
 
 
 @cluster.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name")
 @click.argument("changes", nargs=-1, required=True, type=click.UNPROCESSED, metavar="KEY=VALUE|KEY-...")
 def label(name: str, changes: Sequence[str]) -> None:
-    """Set labels (KEY=VALUE) and remove them (KEY-). The cluster keeps them.
+    """Set labels (KEY=VALUE) and remove them (KEY-).
+
+    The cluster keeps them.
 
     \b
     Example:
@@ -223,7 +230,9 @@ def label(name: str, changes: Sequence[str]) -> None:
 @click.argument("name")
 @click.argument("changes", nargs=-1, required=True, type=click.UNPROCESSED, metavar="+TAG|-TAG...")
 def tag(name: str, changes: Sequence[str]) -> None:
-    """Add tags (+TAG) and remove them (-TAG). The cluster keeps them.
+    """Add tags (+TAG) and remove them (-TAG).
+
+    The cluster keeps them.
 
     \b
     Example:
@@ -262,7 +271,9 @@ def _update(
 @timeout_option("60s")
 @output_option
 def drain(name: str, off: bool, timeout: float, output: Format) -> None:
-    """Move a controller's children to other parents before maintenance; says who could not move.
+    """Move a controller's children away before maintenance.
+
+    Says who could not move.
 
     \b
     Example:
@@ -279,9 +290,9 @@ def drain(name: str, off: bool, timeout: float, output: Format) -> None:
 @cluster.command()
 @click.argument("name")
 def evict(name: str) -> None:
-    """End a cluster's membership; its name is free then. Nothing on the cluster is deleted.
+    """End a cluster's membership; its name is free then.
 
-    It needs nothing from the far side. Clusters below it find other parents.
+    Nothing on the cluster is deleted. It needs nothing from the far side. Clusters below it find other parents.
 
     \b
     Example:

@@ -82,7 +82,9 @@ def use(name: str) -> None:
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--name", metavar="CLUSTER", help="The controller there.  [default: found by its address in the tree]")
 def add_entry(address: str, name: str | None) -> None:
-    """Add another way in to the context in use, tried when those before it do not answer.
+    """Add another way in to the context in use.
+
+    It is tried when those before it do not answer.
 
     \b
     Example:
@@ -110,7 +112,9 @@ def _name_at(address: str) -> str:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--use", "switch", is_flag=True, help="Make it the current context.")
 def import_(file: str, switch: bool) -> None:
-    """Take over the contexts of a file, such as the admin.yaml of a root. Known ones get its entries and certificates.
+    """Take over contexts, such as the admin.yaml of a root.
+
+    A known context gets the entries and certificates of the file.
 
     \b
     Example:

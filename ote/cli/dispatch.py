@@ -30,7 +30,7 @@ def dispatch() -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @output_option
 def list_(unsettled: bool, limit: int, output: Format) -> None:
-    """List the dispatches of the controller that answers, newest first.
+    """List dispatches of the controller, newest first.
 
     \b
     JSON: {"dispatches":[{"dispatch","origin","command","clusters","labels","created","caller","settled",
@@ -88,7 +88,9 @@ def get(id: str, output: Format) -> None:
 @timeout_option("0")
 @output_option
 def watch(id: str, timeout: float, output: Format) -> None:
-    """Follow a dispatch until all its targets are final; the exit code tells how they ended. The JSON is that of apply.
+    """Follow a dispatch until all its targets are final.
+
+    The exit code tells how they ended. The JSON is that of apply.
 
     \b
     Example:
@@ -115,7 +117,9 @@ def watch(id: str, timeout: float, output: Format) -> None:
 @click.argument("id")
 @output_option
 def cancel(id: str, output: Format) -> None:
-    """End every target that is not final. What was never sent ends at once, the rest when the cluster has said so.
+    """End every target that is not final.
+
+    What was never sent ends at once, the rest when the cluster has said so.
 
     \b
     Example:

@@ -41,7 +41,9 @@ def get(
     timeout: float,
     output: Format,
 ) -> None:
-    """Read objects from every cluster that is selected; from all that have a shim, without a selector.
+    """Read objects from every selected cluster.
+
+    Without a selector from all that have a shim.
 
     KIND as in kubectl: pod, pods, po, deploy, or KIND/NAME. A cluster that is offline is told in errors (exit code 3);
     one without a shim is passed over.

@@ -50,7 +50,7 @@ def list_(output: Format) -> None:
 @click.argument("name")
 @output_option
 def trace(name: str, output: Format) -> None:
-    """Ask every controller on the way to a cluster, and show the round trips.
+    """Ask every controller on the way to a cluster.
 
     A hop that does not answer has a negative rtt_ms; the exit code is 3 then.
 

@@ -94,7 +94,9 @@ def conformance(
     only: tuple[str, ...],
     output: str,
 ) -> None:
-    """Check a shim against the contract. It makes objects of its own there and deletes them. Exit code 3: it fails.
+    """Check a shim against the contract.
+
+    The suite makes objects of its own there and deletes them. Exit code 3: the shim fails.
 
     \b
     JSON: {"shim":{…as shim info…},"checks":[{"id","title","status","message","duration_ms"}],

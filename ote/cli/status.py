@@ -13,7 +13,9 @@ from ote.cli.views import Document, age, size_text, status_view
 @click.command()
 @output_option
 def status(output: Format) -> None:
-    """Show what is wrong and since when, worst first, and what the tunnels do. The exit code is 0 also with problems.
+    """Show what is wrong since when, and what the tunnels do.
+
+    Of the controller that answers; worst first. The exit code is 0 also with problems.
 
     \b
     JSON:

@@ -21,7 +21,9 @@ from ote.model.names import is_name
 
 @click.group(cls=Nouns)
 def token() -> None:
-    """Tokens that let clusters join below the controller that answers.
+    """Tokens that let clusters join.
+
+    They join below the controller that answers.
 
     \b
     Example:
@@ -38,7 +40,9 @@ def token() -> None:
 @click.option("--allow-children", is_flag=True, help="Who joins may have children: for regions.")
 @click.option("-o", "--output", "file", metavar="FILE", help="Write the token to a file (0600) and name that instead.")
 def create(ttl: float, uses: int, name_pattern: str, allow_children: bool, file: str | None) -> None:
-    """Make a token, and print the line that joins a cluster with it. The token is shown this once.
+    """Make a token, and print the line that joins with it.
+
+    The token is shown this once.
 
     \b
     Example:

@@ -15,7 +15,7 @@ from ote.cli.views import Document, age, cluster_view
 @click.command()
 @output_option
 def tree(output: Format) -> None:
-    """Show the tree below the controller that answers: who hangs under whom, and who is away from home.
+    """Show who hangs under whom, and who is away from home.
 
     \b
     JSON: {"name","state","shim","configured_parent","last_seen","children":[…]}

@@ -16,7 +16,7 @@ from ote.model.errors import OteError
 @click.command()
 @output_option
 def version(output: Format) -> None:
-    """Show the version of this program, and of the controller if one answers.
+    """Show the versions of this program and the controller.
 
     \b
     JSON: {"client","controller":{"name","version"}}; controller is null when none answers.

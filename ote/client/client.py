@@ -27,6 +27,8 @@ from ote.rpc.errors import from_rpc_error
 
 _PAGE = 1000
 _PAYLOAD_TIMEOUT = 300.0
+_RESUMABLE = (NotFound, ResourceExhausted, Unavailable)
+"""Ends of a stream that do not end its story: a slow reader, a lost controller, one that has not heard of it yet."""
 
 
 def new_dispatch_id() -> str:
@@ -178,7 +180,7 @@ class Client:
             if payload and error.reason == "PAYLOAD_MISSING":
                 payload = await self._put_again(link, request, payload)
                 continue
-            if not is_passing(error):
+            if not is_passing(error) and not (name and isinstance(error, _RESUMABLE)):
                 raise error
             if not name:
                 until = until or time.monotonic() + self._policy.patience
@@ -208,7 +210,7 @@ class Client:
                 error = from_rpc_error(rpc_error)
             until = until or time.monotonic() + self._policy.patience
             elsewhere = exists and isinstance(error, (Unavailable, NotFound))
-            await self._recover(link, error, until, next(delays), also=elsewhere)
+            await self._recover(link, error, until, next(delays), also=exists and isinstance(error, _RESUMABLE))
             if elsewhere:
                 await self._connection.drop(link)
 

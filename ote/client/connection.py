@@ -20,7 +20,7 @@ from ote.api.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from ote.api.route.v1 import route_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
 from ote.client.contexts import Context, Entry
-from ote.model.errors import DeadlineExceeded, FailedPrecondition, OteError, Unavailable
+from ote.model.errors import Cancelled, DeadlineExceeded, FailedPrecondition, OteError, Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import from_rpc_error
 from ote.rpc.tls import TlsIdentity
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
 """An output of a read is up to 16 MiB, and an answer may carry several."""
 
-_LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED", "SHUTTING_DOWN"})
+_LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED", "SHUTTING_DOWN", "CANCELLED"})
+"""CANCELLED is how gRPC tells that a server stopped under a call; a cancellation of ours is no answer at all."""
 
 _Request = TypeVar("_Request", contravariant=True)
 _Answer = TypeVar("_Answer")
@@ -188,7 +189,7 @@ class Connection:
         for number in range(len(entries)):
             try:
                 return await self._dial(entries[(self._first + number) % len(entries)])
-            except (Unavailable, DeadlineExceeded) as error:
+            except Unavailable as error:
                 failures.append(error.message)
         raise Unavailable("CONTROLLER_UNREACHABLE", "; ".join(failures))
 
@@ -205,8 +206,10 @@ class Connection:
         except grpc.aio.AioRpcError as rpc_error:
             await channel.close()
             error = from_rpc_error(rpc_error)
-            error.message = f"{entry.address}: {error.message}"
-            raise error from None
+            message = f"{entry.address}: {error.message}"
+            if isinstance(error, (Cancelled, DeadlineExceeded, Unavailable)):
+                raise Unavailable("CONNECTION_FAILED", message) from None
+            raise type(error)(error.reason, message, metadata=error.metadata) from None
         except BaseException:
             await channel.close()
             raise
