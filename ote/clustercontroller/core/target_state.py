@@ -96,6 +96,7 @@ class Journal:
         self.ready: deque[Change] = deque()
         self.current: Change | None = None
         """The change that runs; the next one waits for its effect."""
+        self._volatile = False
         self.forgotten: deque[str] = deque(maxlen=10_000)
         """Keys that the shim may forget."""
 
@@ -176,7 +177,10 @@ class Journal:
     # --- going on -------------------------------------------------------------------------------------------------
 
     def begin(self, change: Change) -> bool:
-        """Number a change that is to run now. Returns whether something was written that must be on disk first."""
+        """Number a change that is to run now. Returns whether something was written that must be on disk first.
+
+        That is also an earlier change's end without the shim: lost, it could still run, and that after this one.
+        """
         row, lane = change.row, change.lane
         if not row.number:
             self._number += 1
@@ -187,11 +191,12 @@ class Journal:
         row.started = True
         change.phase = RUNNING
         self.current = change
+        wait, self._volatile = self._volatile, False
         if row.incarnation == lane.incarnation and row.seq > lane.begun:
             lane.begun = row.seq + _BEGUN_AHEAD
             self._write_floor(lane)
-            return True
-        return False
+            wait = True
+        return wait
 
     def effect_done(self, change: Change) -> None:
         """The next change may start; this one is on disk, so that it is not forgotten when the floor passes it."""
@@ -210,6 +215,8 @@ class Journal:
             self._ctx.emit(fx.DropPayload(change.key))
         change.phase = SETTLED
         change.settled_at = self._ctx.now
+        if not change.in_shim:
+            self._volatile = True
         self.store(change)
         self._settled(change)
         if change.turn:

@@ -252,3 +252,15 @@ def test_a_command_of_a_change_is_never_taken_for_a_read() -> None:
     end, _ = up()
     end.deliver("d1", 0, command="apply", change=False)
     assert (end.take(), end.asked()) == ([("FORGOTTEN", "d1", "")], [])
+
+
+def test_what_follows_a_change_that_ended_without_the_shim_waits_until_that_is_on_disk() -> None:
+    end, _ = up()
+    end.deliver("d1", 1)
+    end.result("d1")
+    end.disk.held = True
+    end.revoke("d2", 300, 1)
+    end.deliver("d3", 301, 300)
+    assert end.asked() == [("Execute", "d1")]
+    end.commit()
+    assert end.asked() == [("Execute", "d3")]
