@@ -294,9 +294,6 @@ class Parents:
             return True
         if epoch > LIMIT:
             return False
-        if self._was_attached:
-            self._cloned(f"the tree knows epoch {epoch} of this cluster, this process went up to {self._row.epoch}")
-            return False
         self._ctx.log("warning", "the disk was set back", epoch=self._row.epoch, known=epoch)
         self._row.epoch = epoch
         if not self._memory_lost:
@@ -388,9 +385,11 @@ class Parents:
         phase, reason = link.phase, refused.reason
         superseded = reason == "SUPERSEDED"
         settled = phase in (ACTIVE, LEAVING)
-        if reason == "CLUSTER_CLONED" or (superseded and settled and refused.epoch > self._row.epoch):
+        if reason == "CLUSTER_CLONED":
             self._cloned(refused.message)
             return
+        if superseded and settled:
+            self._learn_epoch(refused.epoch)
         if reason == "REPLACED" and self._replacing(link):
             return
         first = self._refusals.note(link.candidate, refused)

@@ -300,7 +300,7 @@ _ENCODERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
         ),
     ),
     m.Resync: ("resync", lambda v: pb.Resync()),
-    m.Away: ("away", lambda v: pb.Away(uid=v.uid, epoch=v.epoch, parent=v.parent)),
+    m.Away: ("away", lambda v: pb.Away(uid=v.uid, epoch=v.epoch, parent=v.parent, instance=v.instance)),
     m.Evictions: ("evictions", lambda v: pb.Evictions(uids=v.uids)),
     m.Deliver: ("deliver", _deliver),
     m.Revoke: ("revoke", _revoke),
@@ -421,7 +421,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "alternates": _from_alternates,
     "news": lambda v: m.News([_from_record(record) for record in v.records], v.full_begin, v.full_end),
     "resync": lambda v: m.Resync(),
-    "away": lambda v: m.Away(v.uid, v.epoch, v.parent),
+    "away": lambda v: m.Away(v.uid, v.epoch, v.parent, v.instance),
     "evictions": lambda v: m.Evictions(list(v.uids)),
     "deliver": _from_deliver,
     "revoke": lambda v: m.Revoke(

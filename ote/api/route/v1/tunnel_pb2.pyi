@@ -1001,22 +1001,26 @@ class Away(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """Required. Uid."""
     epoch: _builtins.int
     """Required. The epoch there."""
     parent: _builtins.str
     """Optional. Name of the parent there."""
+    instance: _builtins.str
+    """Optional. The process that is attached there; another one than the reader's own is a clone."""
     def __init__(
         self,
         *,
         uid: _builtins.str = ...,
         epoch: _builtins.int = ...,
         parent: _builtins.str = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "parent", b"parent", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "instance", b"instance", "parent", b"parent", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

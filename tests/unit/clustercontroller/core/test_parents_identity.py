@@ -167,35 +167,19 @@ def exits(world: World) -> list[str]:
     return [effect.reason for effect in world.of(fx.Exit)]
 
 
-def test_superseded_by_another_process_ends_this_one() -> None:
+def test_superseded_by_a_later_epoch_this_process_loses_its_memory_and_goes_above() -> None:
     world = at_home()
-    world.refuse("E", "SUPERSEDED", epoch=2)
-    assert exits(world) == ["CLUSTER_CLONED"]
-    world.run(60.0)
-    assert world.of(fx.Dial) == []
+    world.refuse("E", "SUPERSEDED", epoch=7)
+    assert exits(world) == []
+    assert ("memory lost",) in world.calls
+    world.run(1.2)
+    world.take("E", S(11, 1))
+    assert world.sent("E", m.Attach)[-1].record.epoch == 8
 
 
 def test_being_told_of_a_clone_ends_this_process() -> None:
     world = starting()
     world.refuse("E", "CLUSTER_CLONED")
-    assert exits(world) == ["CLUSTER_CLONED"]
-
-
-def test_a_higher_epoch_than_this_process_ever_had_ends_it() -> None:
-    world = at_home()
-    world.lose("E")
-    world.run(1.2)
-    world.welcome("E", S(11, 1), known_epoch=2)
-    assert exits(world) == ["CLUSTER_CLONED"]
-    assert world.sent("E", m.Attach) == []
-
-
-def test_superseded_while_attaching_elsewhere_ends_this_process_too() -> None:
-    world = at_home()
-    world.lose("E")
-    world.run(1.2)
-    world.welcome("E", S(11, 1), known_epoch=1)
-    world.refuse("E", "SUPERSEDED", epoch=7)
     assert exits(world) == ["CLUSTER_CLONED"]
     world.run(60.0)
     assert world.dials() == ["E"]
