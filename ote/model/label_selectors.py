@@ -40,6 +40,9 @@ class Requirement:
         return f"the tag {self.key} is there" if self.key in cluster.tags else f"there is no label or tag {self.key}"
 
 
+MAX_REQUIREMENTS = 256
+"""Conditions in one selector: each is tried on every cluster."""
+
 _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_./-]+)|(?P<sign>==|!=|[=!<>(),])|(?P<end>$)|(?P<bad>.))", re.DOTALL)
 
 
@@ -69,6 +72,8 @@ class _Parser:
     def parse(self) -> list[Requirement]:
         requirements = [self._requirement()]
         while self._accept(","):
+            if len(requirements) == MAX_REQUIREMENTS:
+                raise _error(self._tokens[self._next].column, f"at most {MAX_REQUIREMENTS} conditions")
             requirements.append(self._requirement())
         token = self._tokens[self._next]
         if token.text:

@@ -16,10 +16,15 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ote.model.errors import InvalidArgument
+
 MAX_LENGTH = 1_000
 """Characters in a pattern."""
-MAX_NODES = 4_000
+MAX_NODES = 2_000
 """States of the automaton after repetitions are written out."""
+MAX_WORK = 3_000_000
+"""Nodes visited while deterministic states are made, in the life of a pattern: about a second. An everyday pattern
+makes a handful of states and is done with it; one that makes new ones for every text would keep a controller busy."""
 _MAX_DEPTH = 40
 _MAX_REPEAT = 1_000
 _MAX_CACHED_STATES = 1_000
@@ -33,11 +38,14 @@ _CLASSES = {
 _CLASSES |= {name.upper(): _ASCII - members for name, members in _CLASSES.items()}
 
 
-class RegexError(ValueError):
-    """The pattern is not in the subset. `position` counts characters from 0; the message says what next."""
+class RegexError(InvalidArgument):
+    """The pattern is not in the subset, or takes too much work (INVALID_SELECTOR).
+
+    `position` counts characters from 0; the message says what next.
+    """
 
     def __init__(self, message: str, position: int) -> None:
-        super().__init__(message)
+        super().__init__("INVALID_SELECTOR", message)
         self.position = position
 
 
@@ -290,7 +298,10 @@ class _State(dict[str, "_State"]):
 
 
 class Regex:
-    """A compiled pattern. Raises RegexError when the pattern is not in the subset."""
+    """A compiled pattern. Raises RegexError when the pattern is not in the subset.
+
+    So does matching, once the pattern has taken MAX_WORK.
+    """
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
@@ -298,6 +309,7 @@ class Regex:
         self._end = self._machine.add(None, ())
         start = self._machine.build(_Parser(pattern).parse(), self._end)
         self._states: dict[frozenset[int], _State] = {}
+        self._work = 0
         self._start = _State(self, self._machine.closure([start]))
 
     def fullmatch(self, text: str) -> bool:
@@ -313,6 +325,9 @@ class Regex:
         machine = self._machine
         reached = [machine.then[node][0] for node in state.nodes if char in (machine.reads[node] or ())]
         nodes = machine.closure(reached)
+        self._work += len(state.nodes) + len(nodes) + 1
+        if self._work > MAX_WORK:
+            raise RegexError(f"the regular expression {self.pattern!r} takes too long: use fewer repetitions", 0)
         following = self._states.get(nodes)
         if following is None:
             if len(self._states) >= _MAX_CACHED_STATES:

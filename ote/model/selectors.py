@@ -20,7 +20,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ote.model import label_selectors
 from ote.model.errors import InvalidArgument
@@ -28,8 +28,11 @@ from ote.model.names import is_name
 from ote.model.regex import Regex, RegexError
 
 _GLOB = frozenset("*?[")
+_SPACE = re.compile(r"\s*")
 _MAX_GLOB = 1_000
 _MAX_CACHED_TEXTS = 4_096
+MAX_PATTERNS = 256
+"""Patterns that are not names, in one selector: each is tried on every cluster. Names are without limit."""
 
 
 class Selectable(Protocol):
@@ -52,6 +55,7 @@ _Cluster = TypeVar("_Cluster", bound=Selectable)
 class _Term:
     """One pattern of the clusters part. `test` says whether it matches, `why` says in words how it does or does not."""
 
+    kind: Literal["name", "glob", "regex", "path"]
     text: str
     test: Callable[[Selectable], bool]
     why: Callable[[Selectable], str]
@@ -116,31 +120,18 @@ def compile_selector(clusters: str = "", labels: str = "") -> Selector:
 
     Raises InvalidArgument (INVALID_SELECTOR) that says what is wrong, at which column, and what to write instead.
     """
-    terms: list[_Term] = []
-    names: set[str] = set()
-    globs: list[str] = []
-    tests: list[Callable[[Selectable], bool]] = []
-    for text, column in _split(clusters):
-        term, kind = _term(text, column)
-        terms.append(term)
-        if kind is _exact:
-            names.add(text)
-        elif kind is _glob:
-            globs.append(text)
-        else:
-            tests.append(term.test)
+    terms = [_term(text, column) for text, column in _split(clusters)]
+    names = frozenset(term.text for term in terms if term.kind == "name")
+    globs = [fnmatch.translate(term.text) for term in terms if term.kind == "glob"]
+    tests = [term.test for term in terms if term.kind in ("regex", "path")]
+    if len(globs) + len(tests) > MAX_PATTERNS:
+        raise _error(1, f"at most {MAX_PATTERNS} patterns, names aside: use a label")
     if globs:
-        tests.insert(0, _glob_test("|".join(map(fnmatch.translate, globs))))
+        tests.insert(0, _glob_test("|".join(globs)))
     if names:
-        tests.insert(0, _name_test(frozenset(names)))
-    return Selector(
-        clusters,
-        labels,
-        exact_names=frozenset(names),
-        terms=terms,
-        tests=tests,
-        requirements=label_selectors.parse(labels),
-    )
+        tests.insert(0, _name_test(names))
+    requirements = label_selectors.parse(labels)
+    return Selector(clusters, labels, exact_names=names, terms=terms, tests=tests, requirements=requirements)
 
 
 def _line(text: str, holds: bool, why: str) -> str:
@@ -158,7 +149,7 @@ def _split(clusters: str) -> list[tuple[str, int]]:
     parts: list[tuple[str, int]] = []
     start = 0
     while start <= len(clusters):
-        begin = start + len(clusters[start:]) - len(clusters[start:].lstrip())
+        begin = _SPACE.match(clusters, start).end()  # type: ignore[union-attr]  # it always matches
         end = _end_of_regex(clusters, begin) if clusters.startswith("re:", begin) else clusters.find(",", begin)
         end = len(clusters) if end < 0 else end
         text = clusters[begin:end].strip()
@@ -186,14 +177,14 @@ def _end_of_regex(clusters: str, begin: int) -> int:
     return len(clusters)
 
 
-def _term(text: str, column: int) -> tuple[_Term, Callable[..., _Term]]:
+def _term(text: str, column: int) -> _Term:
     if text.startswith("re:"):
-        return _regex(text, column), _regex
+        return _regex(text, column)
     if "/" in text:
-        return _path(text, column), _path
+        return _path(text, column)
     if _GLOB.isdisjoint(text):
-        return _exact(text, column), _exact
-    return _glob(text, column), _glob
+        return _exact(text, column)
+    return _glob(text, column)
 
 
 def _exact(text: str, column: int) -> _Term:
@@ -202,7 +193,7 @@ def _exact(text: str, column: int) -> _Term:
             column,
             f"{text!r} cannot be the name of a cluster; for a tag or the value of a label write '*{text}*', or use -l",
         )
-    return _Term(text, _name_test(frozenset((text,))), lambda cluster: f"the name is {cluster.name}")
+    return _Term("name", text, _name_test(frozenset((text,))), lambda cluster: f"the name is {cluster.name}")
 
 
 def _name_test(names: frozenset[str]) -> Callable[[Selectable], bool]:
@@ -212,7 +203,7 @@ def _name_test(names: frozenset[str]) -> Callable[[Selectable], bool]:
 def _glob(text: str, column: int) -> _Term:
     _check_glob(text, column)
     source = fnmatch.translate(text)
-    return _Term(text, _glob_test(source), _why_any(re.compile(source).match))
+    return _Term("glob", text, _glob_test(source), _why_any(re.compile(source).match))
 
 
 def _check_glob(text: str, column: int) -> None:
@@ -284,8 +275,8 @@ def _regex(text: str, column: int) -> _Term:
     if not source:
         raise _error(column, "a regular expression is missing after 're:'")
     if "/" in source:
-        return _Term(text, lambda cluster: regex.fullmatch("/".join(cluster.path[1:])), _why_path)
-    return _Term(text, _any_test(regex.fullmatch, regex.fullmatch), _why_any(regex.fullmatch))
+        return _Term("regex", text, lambda cluster: regex.fullmatch("/".join(cluster.path[1:])), _why_path)
+    return _Term("regex", text, _any_test(regex.fullmatch, regex.fullmatch), _why_any(regex.fullmatch))
 
 
 def _path(text: str, column: int) -> _Term:
@@ -308,7 +299,7 @@ def _path(text: str, column: int) -> _Term:
             return True
         return bool(path) and path[0] == first and regex.fullmatch("/".join(path))
 
-    return _Term(text, test, _why_path)
+    return _Term("path", text, test, _why_path)
 
 
 _GLOB_TOKEN = re.compile(r"\*|\?|\[(!?)((?:[a-z0-9]-[a-z0-9]|[a-z0-9-])+)\]|[a-z0-9-]")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import re
 import time
 
@@ -92,6 +93,16 @@ def test_states_are_forgotten_before_they_are_too_many() -> None:
     regex = Regex("(a|b)*a(a|b){11}")
     texts = [f"{number:b}".replace("0", "a").replace("1", "b").rjust(14, "a") for number in range(2**13)]
     assert [regex.fullmatch(text) for text in texts] == [text[-12] == "a" for text in texts]
+
+
+def test_a_pattern_that_makes_ever_new_states_is_stopped() -> None:
+    regex = Regex(".*a.{300}")
+    generator = random.Random(1)
+    texts = ("".join(generator.choices("ab", k=60)) for _ in range(100_000))
+    begun = time.process_time()
+    with pytest.raises(RegexError, match="takes too long"):
+        any(map(regex.fullmatch, texts))
+    assert time.process_time() - begun < 10
 
 
 pieces = st.recursive(

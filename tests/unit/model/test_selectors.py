@@ -123,6 +123,8 @@ def test_both_parts_must_hold() -> None:
         ("a,re:", "", "clusters, column 3: a regular expression is missing"),
         ("re:(?=x)", "", "clusters, column 4: only '(…)' and '(?:…)' are supported"),
         ("a,re:x)", "", "clusters, column 7: ')' without '('"),
+        (",".join(["a*"] * 200 + ["b/c"] * 57), "", "clusters, column 1: at most 256 patterns"),
+        ("", ",".join(["a"] * 257), "labels, column 513: at most 256 conditions"),
         ("", "=x", "labels, column 1: a label's key or a tag is expected, '=' found"),
         ("", "a,", "labels, column 3: a label's key or a tag is expected, the end found"),
         ("", "a b", "labels, column 3: 'b' is not expected here"),
@@ -173,6 +175,14 @@ def test_many_different_values_are_not_remembered_without_bound() -> None:
     clusters = [Cluster(f"c{number}", {"site": f"site-{number}"}) for number in range(10_000)]
     assert selector.select(clusters) == []
     assert selector.matches(Cluster("c", {"site": "site-x"}))
+
+
+def test_ten_thousand_names_are_no_burden() -> None:
+    clusters = [Cluster(f"shop-{number}") for number in range(20_000)]
+    begun = time.process_time()
+    selector = compile_selector(",".join(one.name for one in clusters[::2]))
+    assert selector.select(clusters) == clusters[::2]
+    assert time.process_time() - begun < (1 if sys.gettrace() is None else 5)
 
 
 def test_a_hundred_thousand_clusters_match_in_no_time() -> None:
