@@ -102,7 +102,8 @@ async def finish(process: subprocess.Popen[bytes], seconds: float | None) -> int
     """
     pidfd = os.pidfd_open(process.pid)
     try:
-        await asyncio.wait_for(gone(pidfd), seconds)
+        async with asyncio.timeout(seconds):
+            await gone(pidfd)
     finally:
         os.close(pidfd)
         if process.poll() is None:

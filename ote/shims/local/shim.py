@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ from ote.store.sqlite import Store
 
 SERVICE = "ote.api.shim.v1.ShimService"
 """Full name of the service."""
+_LOCK_SECONDS, _LOCK_ATTEMPTS = 1.0, 20
 DriverKind = Literal["process", "podman"]
 SERVER_OPTIONS = (("grpc.max_receive_message_length", MAX_COMMAND + 65_536),)
 """What a server of it needs: a command may come whole."""
@@ -66,7 +67,7 @@ class LocalShim:
         """
         async with contextlib.AsyncExitStack() as resources:
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            resources.enter_context(_only_one(self._data_dir / "lock"))
+            await resources.enter_async_context(_only_one(self._data_dir / "lock"))
             _keep_driver(self._data_dir / "driver", self._kind)
             driver = self._make_driver()
             store = Store.open(self._data_dir / "shim.db", tables=[OBJECTS, PODS, DISPATCHES])
@@ -137,14 +138,21 @@ class LocalShim:
         return ProcessDriver(self._data_dir)
 
 
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def _only_one(path: Path) -> AsyncIterator[None]:
+    """Holds the lock. Waits a little: a child has a share in it between its fork and its exec."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FailedPrecondition("DATA_DIR_IN_USE", f"{path.parent} is in use by another local shim") from None
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    message = f"{path.parent} is in use by another local shim"
+                    raise FailedPrecondition("DATA_DIR_IN_USE", message) from None
+                await asyncio.sleep(_LOCK_SECONDS / _LOCK_ATTEMPTS)
+            else:
+                break
         yield
     finally:
         os.close(descriptor)
