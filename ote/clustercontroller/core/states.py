@@ -24,5 +24,8 @@ NAME_CONFLICT = "NAME_CONFLICT"
 CHANGES = frozenset({"apply", "delete", "noop", "set_facts", "drain"})
 """Commands that take effect in order and at most once."""
 
-CONTROLLER_COMMANDS = frozenset({"set_facts", "drain"})
+NOOP = "noop"
+"""Changes nothing, in its turn: ordered, remembered and committed like any change."""
+
+CONTROLLER_COMMANDS = frozenset({NOOP, "set_facts", "drain"})
 """Commands that the target's controller answers itself."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
@@ -43,7 +43,9 @@ from ote.clustercontroller.core.states import (
     CHANGES,
     CONTROLLER_COMMANDS,
     EXPIRED,
+    NOOP,
     OUTCOME_UNKNOWN,
+    SUCCEEDED,
 )
 from ote.clustercontroller.core.target_reads import Reads
 from ote.clustercontroller.core.target_shim import Hands, Refusal
@@ -391,6 +393,8 @@ class Target:
             wait = journal.begin(change)
             if refusal is not None:
                 hands.refuse(change.key, refusal)
+            elif row.command == NOOP:
+                journal.settle(change, SUCCEEDED)
             elif here:
                 self._hand(fx.ExecuteHere(change.key, row.command, row.inline or b""), wait)
             else:
@@ -488,9 +492,7 @@ class Target:
 
     def _fetch(self, change: Change) -> None:
         self._fetching[change.key] = change
-        payload = change.row.payload
-        if payload is not None:
-            self._ctx.emit(fx.FetchPayload(change.key, payload))
+        self._ctx.emit(fx.FetchPayload(change.key, cast(m.Payload, change.row.payload)))
 
     def payload_ready(self, event: PayloadReady) -> None:
         """A payload is on disk: its change was received, and may begin in its turn."""

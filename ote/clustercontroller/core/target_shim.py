@@ -15,9 +15,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import ShimUp
 from ote.clustercontroller.core.messages import Payload
-from ote.clustercontroller.core.states import CONTROLLER_COMMANDS, FAILED
-
-_REPEATABLE = CONTROLLER_COMMANDS | {"noop"}
+from ote.clustercontroller.core.states import CONTROLLER_COMMANDS, FAILED, NOOP
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ class Hands:
         if self._allowed is not None and command not in self._allowed:
             return Refusal("NOT_ALLOWED", f"this cluster does not obey {command}")
         if command in CONTROLLER_COMMANDS:
-            if inline is None:
+            if inline is None and command != NOOP:
                 return Refusal("COMMAND_TOO_LARGE", f"{command} must fit into one message")
             return None
         if not self._has_shim:
@@ -70,7 +68,7 @@ class Hands:
 
     def repeatable(self, command: str) -> bool:
         """Whether a command may be handed over twice without it being written that it was handed over once."""
-        return command in _REPEATABLE or (self.shim is not None and self.shim.durable)
+        return command in CONTROLLER_COMMANDS or (self.shim is not None and self.shim.durable)
 
     def remembers(self, command: str, instance: str) -> bool:
         """Whether a command that was handed to this process of the shim may be handed over again."""

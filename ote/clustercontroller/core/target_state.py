@@ -253,8 +253,7 @@ class Journal:
 
     def _drop(self, change: Change) -> None:
         row, lane = change.row, change.lane
-        if self.changes.pop(change.key, None) is None:
-            return
+        del self.changes[change.key]
         if row.incarnation == lane.incarnation and row.seq > lane.written:
             self._write_floor(lane)
         self._ctx.remove("journal", change.key)

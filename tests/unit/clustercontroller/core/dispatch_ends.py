@@ -235,8 +235,8 @@ class OriginEnd:
         return dispatch.targets[uid].row.reason
 
     def take(self) -> list[tuple[Any, ...]]:
-        """What was sent since the last call: ("deliver", id, [(uid, seq, after, attempt)]), ("revoke", id, expired, [uid]) and
-        ("ack", uid, [ids])."""
+        """What was sent since the last call: ("deliver", id, [(uid, seq, after, attempt)]), ("revoke", id, expired,
+        [uid]) and ("ack", uid, [ids])."""
         sent, self.sent = self.sent, []
         lines: list[tuple[Any, ...]] = []
         for item in sent:

@@ -1,7 +1,7 @@
 """Random histories of an origin and a target: loss, doubling, reordering, crashes, cancels, time.
 
-Promises: at most one effect for each change, exactly one where it says SUCCEEDED, none where it says CANCELLED, EXPIRED or
-UNREACHABLE; effects in the order of acceptance; and, once all is well again, every target final and nothing left over.
+Promises: at most one effect for each change, exactly one where it says SUCCEEDED, none where it says CANCELLED, EXPIRED
+or UNREACHABLE; effects in the order of acceptance; once all is well again, every target final and nothing left over.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class History:
             item = self.rng.choice(deliveries)
             self.net.remove(item)
             kind = self.rng.choice([m.NO_ROUTE, m.BUSY])
-            attempt = item.targets[0].attempt
-            self.net.append(m.Report(item.origin_uid, 1, item.dispatch_id, E1, kind, attempt=attempt, retry_after_ms=100))
+            report = m.Report(item.origin_uid, 1, item.dispatch_id, E1, kind, attempt=item.targets[0].attempt)
+            self.net.append(report)
 
     def run_shim(self) -> None:
         if self.calls:
@@ -114,7 +114,7 @@ class History:
                 self.target.handle(lambda: self.target.target.lost(ev.ShimLost(call.key, "")))
 
     def commit(self) -> None:
-        self.rng.choice([self.origin, self.target]).commit()
+        self.rng.choice([self.origin.commit, self.target.commit])()
 
     def crash_origin(self) -> None:
         self.origin.crash()

@@ -7,7 +7,7 @@ import pytest
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
-from tests.unit.clustercontroller.core.dispatch_ends import E1, E2, R, Cluster, Facts, OriginEnd, online
+from tests.unit.clustercontroller.core.dispatch_ends import E1, E2, Cluster, Facts, OriginEnd, online
 
 
 def test_a_change_is_on_disk_before_it_is_answered_and_sent() -> None:
@@ -57,7 +57,9 @@ def test_one_delivery_for_all_targets_and_each_cluster_counts_for_itself() -> No
 
 
 @pytest.mark.parametrize(("command", "ttl"), [("apply", 0.0), ("get", 3600.0)])
-def test_without_time_to_live_and_for_a_read_an_offline_cluster_is_unreachable_at_once(command: str, ttl: float) -> None:
+def test_an_offline_cluster_is_unreachable_at_once_for_a_read_and_without_time_to_live(
+    command: str, ttl: float
+) -> None:
     end = OriginEnd(online())
     end.submit("d1", E1, command=command, ttl=ttl)
     assert (end.state("d1"), end.reason("d1")) == ("UNREACHABLE", "OFFLINE")
@@ -185,7 +187,7 @@ def test_results_of_one_event_are_acknowledged_together() -> None:
 
     def reports() -> None:
         for number in range(300):
-            end.origin.report(m.Report(R, 1, f"d{number}", E1, m.RESULT, state="SUCCEEDED"))
+            end.origin.report(m.Report("uid-R", 1, f"d{number}", E1, m.RESULT, state="SUCCEEDED"))
 
     end.handle(reports)
     assert [len(line[2]) for line in end.take()] == [256, 44]
@@ -499,7 +501,7 @@ def test_a_restart_goes_on_where_it_was() -> None:
     end.clusters.up.clear()
     end.crash()
     end.take()
-    assert [(end.state(name), name) for name in ("d1", "d2", "d3")] == [("SENT", "d1"), ("SENT", "d2"), ("FAILED", "d3")]
+    assert [end.state(name) for name in ("d1", "d2", "d3")] == ["SENT", "SENT", "FAILED"]
     assert end.state("d2", E2) == "QUEUED"
     end.report("d2", E1, m.NO_ROUTE, attempt=1)
     assert end.state("d2") == "SENT"

@@ -58,8 +58,10 @@ def test_what_cannot_be_repeated_is_on_disk_before_it_runs() -> None:
     assert end.asked() == [("Execute", "d1")]
     row = end.disk.tables["journal"]["uid-R/d1"]
     assert (row.started, row.shim_instance) == (True, "s1")
+    end.disk.held = False
     end.result("d1")
-    assert end.asked() == [("Execute", "n1")]
+    assert end.asked() == []
+    assert end.take() == [("RESULT", "d1", "SUCCEEDED"), ("RESULT", "n1", "SUCCEEDED")]
 
 
 def test_a_result_carries_its_place_in_the_journal_and_the_highest_number_known() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.core import target
+from ote.clustercontroller.core.events import PayloadReady
 from tests.unit.clustercontroller.core.dispatch_ends import Shim, TargetEnd
 
 
@@ -76,7 +76,7 @@ def test_old_rows_of_an_origin_that_counts_anew_are_settled_after_a_restart() ->
     end.deliver("d1", 1)
     end.progress("d1", effect_done=True)
     end.deliver("d2", 2, 1, inline=None, payload=m.Payload(b"h", 9, []))
-    end.handle(lambda: end.target.payload_ready(target.PayloadReady("uid-R/d2")))
+    end.handle(lambda: end.target.payload_ready(PayloadReady("uid-R/d2")))
     end.deliver("d3", 3, 1)
     end.pass_time(1.0)
     end.deliver("n1", 1, incarnation=2)
@@ -93,7 +93,7 @@ def test_old_rows_of_an_origin_that_counts_anew_are_settled_after_a_restart() ->
     end.shim_up(shim)
     assert end.asked() == [("Execute", "d1"), ("CancelExecution", "d3"), ("Execute", "d3")]
     end.result("d3", "CANCELLED")
-    end.handle(lambda: end.target.payload_ready(target.PayloadReady("uid-R/d2")))
+    end.handle(lambda: end.target.payload_ready(PayloadReady("uid-R/d2")))
     assert end.asked() == [("CancelExecution", "d2"), ("Execute", "d2")]
 
 

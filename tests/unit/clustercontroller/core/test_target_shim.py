@@ -71,12 +71,12 @@ def test_a_change_that_waits_for_the_shim_is_cancelled() -> None:
     assert end.asked() == []
 
 
-@pytest.mark.parametrize(("durable", "command"), [(True, "apply"), (False, "noop")])
+@pytest.mark.parametrize(("durable", "command"), [(True, "apply"), (True, "delete")])
 def test_a_lost_call_is_made_again_where_that_cannot_have_a_second_effect(durable: bool, command: str) -> None:
     end, shim = up(durable)
     end.deliver("d1", 1, command=command)
-    end.lost("d1")
     end.shim_down()
+    end.lost("d1")
     end.pass_time(5.0)
     assert end.asked() == [("Execute", "d1")]
     shim.restart()
@@ -91,8 +91,13 @@ def test_a_lost_call_is_made_again_after_a_second_while_the_shim_is_there() -> N
     end.deliver("d1", 1)
     end.lost("d1")
     end.lost("dx")
+    end.shim_down()
+    end.pass_time(1.1)
+    end.handle(lambda: end.target.shim_up(Shim(durable=False).up()))
+    assert end.asked() == [("Execute", "d1")] * 2
+    end.lost("d1")
     end.pass_time(0.9)
-    assert end.asked() == [("Execute", "d1")]
+    assert end.asked() == []
     end.pass_time(0.2)
     assert end.asked() == [("Execute", "d1")]
     end.lost("d1")
