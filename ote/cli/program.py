@@ -10,7 +10,8 @@ import asyncio
 import importlib
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +47,8 @@ class Session:
                 f"no context in {path}: a root writes one into its data directory, "
                 "ote-ctl context import DATA_DIR/admin.yaml",
             )
-        return contexts.get(self.context_name or os.environ.get("OTE_CONTEXT", ""))
+        named = self.context_name or ("" if self.config else os.environ.get("OTE_CONTEXT", ""))
+        return contexts.get(named)
 
 
 def session() -> Session:
@@ -106,10 +108,16 @@ class Nouns(click.Group):
 class Program(Nouns):
     """The root of all commands: turns errors into lines and exit codes."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the program's own options."""
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
-            return super().invoke(ctx)
+            with _usage_in_one_line():
+                return super().invoke(ctx)
         except OteError as error:
             raise Failure(error.message, of_error(error)) from error
         except KeyboardInterrupt:
@@ -121,3 +129,15 @@ class Program(Nouns):
                 traceback.print_exc()
             text = f"internal: {type(error).__name__}: {error}; OTE_DEBUG=1 shows where"
             raise Failure(text, Exit.INTERNAL) from error
+
+
+@contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "ote-ctl"
+        message = error.format_message().rstrip(".")
+        raise Failure(f"{message[:1].lower()}{message[1:]}; see {command} --help", Exit.USAGE) from error

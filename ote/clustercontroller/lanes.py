@@ -60,7 +60,7 @@ LANE_OF: dict[type, Lane] = {
 }
 
 _WEIGHTS = {Lane.DISPATCH: 8, Lane.RESULT: 4, Lane.REGISTRY: 1}
-_LANE_LIMIT = 256 * 1024
+_LANE_LIMIT = 1024 * 1024
 _SESSION_LIMIT = 1024 * 1024
 _REGISTRY_LIMIT = 32 * 1024 * 1024
 """A full account of 100,000 clusters is 20 MB; it is given piece by piece as the peer reads."""

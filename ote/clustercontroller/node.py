@@ -123,12 +123,12 @@ class Node:
         self._server = self._make_server()
         if not isinstance(self._shim, NoShim):
             await self._start_shim(resources)
+        if self.membership.member.parent_address == "":
+            self._write_admin_context()
         await self._server.start()
         resources.push_async_callback(self._server.stop, 0.5)
         resources.push_async_callback(self._end_background)
         resources.push_async_callback(self.shell.stop)
-        if self.membership.member.parent_address == "":
-            self._write_admin_context()
         self.shell.post(ev.Started())
         self._keep_payloads()
         self._run(self.payloads.keep_clean(), "payloads")

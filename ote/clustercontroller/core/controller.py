@@ -30,7 +30,7 @@ _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
 _CALL_TIMEOUT = 10.0
-_BUSY_MS = 500
+_BUSY_MS = 100
 
 Tables = Mapping[str, Mapping[str, Any]]
 """What was on disk: {table: {key: record of `records`}}."""

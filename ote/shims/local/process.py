@@ -26,7 +26,8 @@ from ote.shims.local.files import PodFolder
 from ote.shims.local.ports import Ended, Plan
 from ote.shims.local.processes import Identity, boot_id, gone, is_alive, parse_stat, reap, run_quietly, signal_group
 
-_SUPERVISOR = """
+_SUPERVISOR = """# Runs one container of the local shim: NAME CLAIM EXIT FOLDER COMMAND…
+shift
 set -C
 read -r boot < /proc/sys/kernel/random/boot_id
 read -r stat < /proc/$$/stat
@@ -54,6 +55,7 @@ class ProcessDriver:
 
     def __init__(self, data_dir: Path) -> None:
         self._pods = data_dir / "pods"
+        self._supervisor = (data_dir / "supervise.sh").absolute()
         self._running: dict[tuple[str, str, int], asyncio.Event] = {}
         self._graces: dict[tuple[str, str, int], float] = {}
         self._inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -80,7 +82,8 @@ class ProcessDriver:
         return False
 
     async def begin(self, known: set[str]) -> None:
-        """Removes folders of pods that are gone."""
+        """Removes folders of pods that are gone, and writes the supervisor's script."""
+        await asyncio.to_thread(self._write_supervisor)
         folders = self._pods.iterdir() if self._pods.exists() else ()
         for uid in [path.name for path in folders if path.name not in known]:
             await self.clean(uid)
@@ -187,7 +190,7 @@ class ProcessDriver:
                 str(self._directory(plan).absolute()),
             ]
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _SUPERVISOR, f"ote {plan.pod.name}", *marks, *plan.command],
+                ["/bin/sh", str(self._supervisor), plan.pod.name, *marks, *plan.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -197,6 +200,12 @@ class ProcessDriver:
             )
         process.returncode = 0  # it may outlive us: `reap` looks after it, Popen must not
         return process.pid
+
+    def _write_supervisor(self) -> None:
+        """A new file in place of an old one: shells that run go on reading theirs."""
+        fresh = self._supervisor.with_suffix(".new")
+        fresh.write_text(_SUPERVISOR)
+        fresh.replace(self._supervisor)
 
     def _check_command(self, plan: Plan) -> None:
         name = plan.command[0]

@@ -121,7 +121,9 @@ class Command(_message.Message):
 
     @_builtins.property
     def noop(self) -> Global___Noop:
-        """Optional. Change nothing, and answer. Counts as a change: it is ordered and remembered like one."""
+        """Optional. Change nothing, and answer. Counts as a change: it is ordered and remembered like one. In a tree the
+        controller answers it; a shim that is asked directly answers it too.
+        """
 
     @_builtins.property
     def set_facts(self) -> Global___SetFacts:
