@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from ote.api.route.v1 import route_pb2
 from ote.cli.facts import label_changes, tag_changes
 from ote.cli.kinds import kind_of, split_reference
+from ote.cli.main import cli
 from ote.cli.objects import readiness
 from ote.cli.params import DURATION
 from ote.cli.program import Program
@@ -145,13 +146,33 @@ def failing(error: BaseException) -> click.Group:
         (NotFound("X", "no such\nthing"), 6, "error: no such thing\n"),
         (ValueError("boom"), 1, "error: internal: ValueError: boom; OTE_DEBUG=1 shows where\n"),
         (KeyboardInterrupt(), 130, ""),
-        (click.UsageError("how"), 2, None),
+        (click.UsageError("say how"), 2, "error: say how; see ote-ctl fail --help\n"),
     ],
 )
-def test_an_error_is_one_line_and_an_exit_code(error: BaseException, code: int, line: str | None) -> None:
-    result = CliRunner(env={"OTE_DEBUG": ""}).invoke(failing(error), ["fail"])
-    assert result.exit_code == code
-    assert line is None or result.stderr == line
+def test_an_error_is_one_line_and_an_exit_code(error: BaseException, code: int, line: str) -> None:
+    result = CliRunner(env={"OTE_DEBUG": ""}).invoke(failing(error), ["fail"], prog_name="ote-ctl")
+    assert (result.exit_code, result.stderr) == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--what"], "error: no such option"),
+        (["nonsense"], "error: no such command 'nonsense'; see ote-ctl --help\n"),
+        (["cluster", "get"], "error: missing argument 'NAME'; see ote-ctl cluster get --help\n"),
+        (["apply", "--ttl", "x"], "error: invalid value for '--ttl': 'x' is not a duration"),
+    ],
+)
+def test_what_was_typed_wrong_is_one_line_too(arguments: list[str], line: str) -> None:
+    result = CliRunner().invoke(cli, arguments, prog_name="ote-ctl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_noun_alone_shows_its_verbs() -> None:
+    result = CliRunner().invoke(cli, ["cluster"], prog_name="ote-ctl")
+    assert "drain  Move a controller's children away" in result.output
 
 
 def test_where_a_fault_happened_is_told_on_request() -> None:
