@@ -231,7 +231,8 @@ def _read_yaml(text: str) -> list[Any]:
     return builder.documents
 
 
-def _work(data: bytes, needs: Needs, write: Callable[[bytes], object]) -> None:
+def work(data: bytes, needs: Needs, write: Callable[[bytes], object]) -> None:
+    """Checks manifests and writes what `decode` reads."""
     try:
         checked = manifest.check(read(data), needs=needs)
     except InvalidManifest as error:
@@ -272,7 +273,7 @@ def main() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
     resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
-    _work(sys.stdin.buffer.read(), "image" if "image" in sys.argv[1:] else "command", sys.stdout.buffer.write)
+    work(sys.stdin.buffer.read(), "image" if "image" in sys.argv[1:] else "command", sys.stdout.buffer.write)
     sys.stdout.buffer.flush()
 
 

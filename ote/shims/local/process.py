@@ -26,7 +26,7 @@ from ote.shims.local.files import PodFolder
 from ote.shims.local.ports import Ended, Plan
 from ote.shims.local.processes import Identity, boot_id, gone, is_alive, parse_stat, reap, run_quietly, signal_group
 
-_SUPERVISOR = """# Runs one container of the local shim: NAME CLAIM EXIT FOLDER COMMAND…
+_SUPERVISOR = """# Runs one container of the local shim: NAME CLAIM EXIT FOLDER COMMAND ...
 shift
 set -C
 read -r boot < /proc/sys/kernel/random/boot_id
