@@ -143,17 +143,23 @@ class Store:
             done(None)
 
     def _apply(self, writes: list[Write]) -> None:
+        """Write the last value of each key, table by table, in one transaction."""
+        tables: dict[str, dict[str, bytes | None]] = {}
+        for write in writes:
+            tables.setdefault(write.table, {})[write.key] = write.value if isinstance(write, Put) else None
         connection = self._connection
         try:
-            for write in writes:
-                if isinstance(write, Put):
-                    connection.execute(
-                        f'INSERT INTO "{write.table}" (key, value) VALUES (?, ?) '
+            for table, rows in tables.items():
+                puts = [(key, value) for key, value in rows.items() if value is not None]
+                gone = [(key,) for key, value in rows.items() if value is None]
+                if puts:
+                    connection.executemany(
+                        f'INSERT INTO "{table}" (key, value) VALUES (?, ?) '
                         "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                        (write.key, write.value),
+                        puts,
                     )
-                else:
-                    connection.execute(f'DELETE FROM "{write.table}" WHERE key = ?', (write.key,))
+                if gone:
+                    connection.executemany(f'DELETE FROM "{table}" WHERE key = ?', gone)
             connection.commit()
         except BaseException:
             connection.rollback()
