@@ -32,3 +32,7 @@ def program() -> click.Group:
 def main() -> int:
     """Runs ote-ctl, and ends the process with one of the exit codes of its help."""
     program().main(prog_name="ote-ctl")
+
+
+if __name__ == "__main__":
+    main()

@@ -98,7 +98,7 @@ class Store:
         await future
 
     def commit_now(self, writes: Sequence[Write]) -> None:
-        """Commit `writes` together and block until they are on disk; for programs without a loop. Errors: as `commit`."""
+        """Commit `writes` and block until they are on disk; for programs without a loop. Errors: as `commit`."""
         done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self.submit(writes, done.put)
         if (error := done.get()) is not None:
