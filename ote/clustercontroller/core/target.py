@@ -99,7 +99,7 @@ class Target:
     @property
     def unsettled(self) -> int:
         """Changes that have not ended."""
-        return len(self._journal.changes) - len(self._unacked)
+        return sum(change.phase != SETTLED for change in self._journal.changes.values())
 
     @property
     def unacknowledged(self) -> int:

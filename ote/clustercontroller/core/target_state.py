@@ -179,7 +179,8 @@ class Journal:
     def begin(self, change: Change) -> bool:
         """Number a change that is to run now. Returns whether something was written that must be on disk first.
 
-        That is also an earlier change's end without the shim: lost, it could still run, and that after this one.
+        That is also an earlier change's end without the shim: lost, it could still run, and that after this one. What
+        an earlier process began never waits: the shim that remembers it could be another one by then.
         """
         row, lane = change.row, change.lane
         if not row.number:
@@ -188,9 +189,11 @@ class Journal:
             if row.number > self._own.journal_number:
                 self._own.journal_number = row.number + _NUMBERS_AHEAD
                 self._ctx.put("self", "self", replace(self._own))
-        row.started = True
         change.phase = RUNNING
         self.current = change
+        if row.started:
+            return False
+        row.started = True
         wait, self._volatile = self._volatile, False
         if row.incarnation == lane.incarnation and row.seq > lane.begun:
             lane.begun = row.seq + _BEGUN_AHEAD

@@ -197,4 +197,6 @@ def test_ends_keep_their_promises_through_any_history(seed: int, durable: bool, 
     for _ in range(steps):
         history.step()
     history.heal()
+    history.submit()
+    history.heal()
     history.check(durable)

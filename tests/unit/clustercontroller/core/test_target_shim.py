@@ -269,3 +269,15 @@ def test_what_follows_a_change_that_ended_without_the_shim_waits_until_that_is_o
     assert end.asked() == [("Execute", "d1")]
     end.commit()
     assert end.asked() == [("Execute", "d3")]
+
+
+def test_what_an_earlier_process_began_is_asked_for_at_once_while_the_shim_is_the_one_that_remembers() -> None:
+    end, shim = up(durable=False)
+    end.deliver("d1", 1)
+    end.revoke("d2", 300, 1)
+    end.crash()
+    end.asked()
+    end.disk.held = True
+    end.revoke("d3", 900, 899)
+    end.shim_up(shim)
+    assert end.asked() == [("Execute", "d1")]
