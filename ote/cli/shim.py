@@ -85,7 +85,9 @@ def _print(one: Document) -> None:
 )
 @click.option("--pod-image", metavar="IMAGE", help="Image with sh, sleep and false for the suite's Pods.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Ids of checks or of their subjects; several times.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
+)
 def conformance(
     address: str,
     server_name: str | None,
