@@ -33,6 +33,7 @@ DISPATCHES = "dispatches"
 MAX_RUNNING = 1_000
 """Changes that may run at a time."""
 
+_ANY_CONTENT = b""
 _IN_PROCESS = 32 << 10
 _READY_TIMEOUT = 300.0
 _ENDING_TIMEOUT = 90_000.0
@@ -106,7 +107,9 @@ class Commands:
         """
         digest = hashlib.sha256(command.SerializeToString(deterministic=True)).digest()
         running = self._running.get(dispatch_id)
-        if self._memory.conflicts(dispatch_id, digest) or (running is not None and running.digest != digest):
+        if self._memory.conflicts(dispatch_id, digest) or (
+            running is not None and running.digest not in (_ANY_CONTENT, digest)
+        ):
             raise AlreadyExists(
                 "DISPATCH_EXISTS", f"dispatch {dispatch_id} was used for another command; make a new id"
             )
@@ -130,9 +133,10 @@ class Commands:
             return True
         if self._memory.find(dispatch_id) is not None:
             return False
-        cancelled = Dispatch(b"", result=replies.cancelled().SerializeToString())
-        self._memory.remember(dispatch_id, cancelled)
-        await self._keeper.change(lambda cluster, now: None, lambda _: [_row(dispatch_id, cancelled)])
+        cancelled = self._running[dispatch_id] = Running(dispatch_id, _ANY_CONTENT)
+        self._spawn(cancelled, _at_once(replies.cancelled()))
+        async for _ in cancelled.listen():
+            continue
         return None
 
     def forget(self, dispatch_ids: Sequence[str]) -> None:
@@ -307,6 +311,10 @@ async def _check_elsewhere(arguments: list[str], data: bytes) -> list[Manifest]:
         manifests.append(one)
         await asyncio.sleep(0)
     return manifests
+
+
+async def _at_once(result: pb.Result) -> pb.Result:
+    return result
 
 
 def _finished(running: Running, result: pb.Result) -> Dispatch:
