@@ -18,17 +18,20 @@ import structlog
 import ote
 from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.membership import Membership
-from ote.clustercontroller.node import BuiltInShim, Node, person_context
+from ote.clustercontroller.node import BuiltInShim, Node, local_context, person_context
 from ote.clustercontroller.settings import Settings
 from ote.config.load import effective, load
 from ote.config.settings import Option, describe
-from ote.model.errors import OteError
+from ote.model.errors import FailedPrecondition, OteError
+from ote.model.names import check_name
+from ote.pki import write_private
 from ote.runtime.main import run_main, stop_on_signals
 from ote.telemetry.logs import set_up_logs
 from ote.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("ote.apps.clustercontroller")
 _PROGRAM = "ote-clustercontroller"
+_SHIM_LIFETIME = 366 * 86400.0
 _EPILOG = f"""Examples:\n
   {_PROGRAM} --name root --data-dir /var/lib/ote\n
   {_PROGRAM} --name shop-7 --data-dir /var/lib/ote --parent 10.0.0.1:8287 --join-token @token --shim process"""
@@ -147,11 +150,38 @@ def restore_command(data_dir: Path, file: Path) -> None:
 @program.command("admin-context", epilog=f"Example: {_PROGRAM} admin-context --data-dir /var/lib/ote > admin.yaml")
 @_data_dir
 @click.option("--role", type=click.Choice(["admin", "operator", "viewer"]), default="admin", show_default=True)
-@click.option("--address", default="127.0.0.1:8287", show_default=True, help="Where the controller is reached.")
-def admin_context(data_dir: Path, role: str, address: str) -> None:
+@click.option(
+    "--address", help="Where the controller is reached from elsewhere; without it, the context is for this machine."
+)
+def admin_context(data_dir: Path, role: str, address: str | None) -> None:
     """Print a context for ote-ctl, good at this controller and below."""
     membership = Membership.open(data_dir, "", 0.0)
-    click.echo(person_context(membership, role, address).to_yaml(), nl=False)
+    if address is None:
+        context = local_context(data_dir, membership.member.name)
+    else:
+        context = person_context(membership, role, address)
+    click.echo(context.to_yaml(), nl=False)
+
+
+@program.command(
+    "shim-certificate", epilog=f"Example: {_PROGRAM} shim-certificate --data-dir /var/lib/ote --name shop-7 /tmp/shim-7"
+)
+@_data_dir
+@click.option("--name", required=True, help="Cluster that the shim belongs to.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def shim_certificate(data_dir: Path, name: str, folder: Path) -> None:
+    """Write cert.pem, key.pem and ca.pem for a shim that its controller reaches over the network.
+
+    For a controller with children only: it has the authority. The shim then listens with them, and the cluster's
+    controller is started with --shim HOST:PORT.
+    """
+    authority = Membership.open(data_dir, "", 0.0).authority
+    if authority is None:
+        raise FailedPrecondition("NOT_A_PARENT", f"{data_dir} has no authority: do this at a controller above it")
+    chain, key = authority.issue_shim(check_name(name), _SHIM_LIFETIME)
+    for file, content in (("cert.pem", chain), ("key.pem", key), ("ca.pem", authority.root_pem)):
+        write_private(folder / file, content)
+    click.echo(f"{folder}: cert.pem, key.pem, ca.pem, good for a year")
 
 
 if __name__ == "__main__":

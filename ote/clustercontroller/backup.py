@@ -1,7 +1,7 @@
 """Backup and restore of a controller: its identity and its store in one file.
 
-Not here: what lost memory means (the core). The one idea: a restored controller knows that it was set back, so it begins
-a new journal and a new incarnation, and nothing that the old ones may have known runs a second time.
+Not here: what lost memory means (the core). The one idea: a restored controller knows that it was set back, so it
+begins a new journal and a new incarnation, and nothing that the old ones may have known runs a second time.
 """
 
 from __future__ import annotations

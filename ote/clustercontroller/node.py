@@ -14,7 +14,7 @@ import random
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -52,13 +52,14 @@ from ote.clustercontroller.wire.views import ClusterViews
 from ote.model.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unsupported
 from ote.model.names import check_label_key, check_label_value, check_name, check_tag
 from ote.pki import is_vouched_from_above, sign_statement, verify_statement
-from ote.rpc.address import is_unix, join_host_port, split_host_port
+from ote.rpc.address import MAX_SOCKET_PATH, is_unix, join_host_port, split_host_port
 from ote.rpc.calllog import LogInterceptor
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.peer import PERSON_ROLES, Peer, Role
 from ote.rpc.policy import POLICY, PolicyInterceptor
 from ote.rpc.server import Server
+from ote.rpc.tls import TlsIdentity
 from ote.runtime.clock import MonotonicClock
 from ote.runtime.watch import WatchHub
 from ote.store.sqlite import Store
@@ -120,17 +121,17 @@ class Node:
         store = Store.open(settings.data_dir / "store.db", tables=["self", "tokens", *TABLES])
         resources.callback(store.close)
         self._build(store)
-        self._server = self._make_server()
-        if not isinstance(self._shim, NoShim):
-            await self._start_shim(resources)
         if self.membership.member.parent_address == "":
             self._write_admin_context()
-        await self._server.start()
-        resources.push_async_callback(self._server.stop, 0.5)
+        self._server = await self._serve(resources, self.address, self.membership.tls)
+        if len(str(console(settings.data_dir))) <= MAX_SOCKET_PATH:
+            await self._serve(resources, f"unix:{console(settings.data_dir)}", None)
         resources.push_async_callback(self._end_background)
         resources.push_async_callback(self.shell.stop)
         self.shell.post(ev.Started())
         self._keep_payloads()
+        if not isinstance(self._shim, NoShim):
+            await self._start_shim(resources)
         self._run(self.payloads.keep_clean(), "payloads")
         self._run(self.membership.keep_fresh(lambda: self.shell.core.parents.parent, self._renewed), "renew")
         if settings.metrics_listen:
@@ -160,8 +161,15 @@ class Node:
         """Done when the core wants the process to end."""
         return self.shell.exit
 
-    def _run(self, work: Any, name: str) -> None:
-        self._background.append(asyncio.create_task(work, name=name))
+    def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._background_ended)
+        self._background.append(task)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing of it ends by itself: where one does, the process had better end too, and say why."""
+        if not task.cancelled() and (failure := task.exception()) is not None and not self.exit.done():
+            self.exit.set_result(fx.Exit("BACKGROUND_FAILED", f"{task.get_name()}: {failure}"))
 
     async def _end_background(self) -> None:
         for task in self._background:
@@ -282,13 +290,19 @@ class Node:
         self.shell.answer = self._answer
         self._views = views
 
-    def _make_server(self) -> Server:
+    async def _serve(self, resources: contextlib.AsyncExitStack, address: str, tls: TlsIdentity | None) -> Server:
+        server = self._make_server(address, tls)
+        await server.start()
+        resources.push_async_callback(server.stop, 0.5)
+        return server
+
+    def _make_server(self, address: str, tls: TlsIdentity | None) -> Server:
         interceptors = [
             LogInterceptor(self._metrics.rpc_observer(POLICY)),
             ErrorInterceptor(),
             PolicyInterceptor(POLICY, self._admit),
         ]
-        server = Server(self.address, tls=self.membership.tls, interceptors=interceptors)
+        server = Server(address, tls=tls, interceptors=interceptors)
         server.add(
             cluster_pb2_grpc.add_ClusterServiceServicer_to_server,
             ClusterServicer(self.shell, self._views, self.hub, self.dispatches, lambda: self.status),
@@ -422,6 +436,16 @@ class Node:
 
 _SHIM_OPTIONS = (("grpc.max_receive_message_length", 20 * 1024 * 1024),)
 """Outputs of reads come whole."""
+
+
+def console(data_dir: Path) -> Path:
+    """The socket on which whoever may read the data directory is admin of this controller."""
+    return data_dir.resolve() / "console.sock"
+
+
+def local_context(data_dir: Path, name: str) -> ClientContext:
+    """A context for this machine alone: the controller's console, no certificate."""
+    return ClientContext(name=name, entries=(Entry(address=f"unix:{console(data_dir)}"),))
 
 
 def person_context(membership: Membership, role: str, address: str) -> ClientContext:

@@ -96,7 +96,7 @@ class Shell:
         self._writes: list[store.Write] = []
         self._after_commit: list[Sequence[fx.Effect]] = []
         self._flush_planned = False
-        self._in_flight = 0
+        self._in_flight = False
         """Commits that have not ended."""
         self._timer: asyncio.TimerHandle | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
@@ -217,11 +217,16 @@ class Shell:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        """Commit what has gathered; while a commit is under way it goes with the next, so that they stay in order."""
         self._flush_planned = False
-        self._in_flight += 1
+        if self._in_flight or not (self._writes or self._after_commit):
+            return
+        self._in_flight = True
         writes, self._writes = self._writes, []
         waiting, self._after_commit = self._after_commit, []
+        self._commit(writes, waiting)
 
+    def _commit(self, writes: list[store.Write], waiting: list[Sequence[fx.Effect]]) -> None:
         def done(error: BaseException | None) -> None:
             self._loop.call_soon_threadsafe(self._committed, writes, waiting, error)
 
@@ -234,24 +239,19 @@ class Shell:
             if not self.commit_error:
                 self._log.error("cannot write to disk, trying again", error=str(error))
             self.commit_error = str(error)
-            self._loop.call_later(_RETRY_COMMIT, self._commit_again, writes, waiting)
+            self._loop.call_later(_RETRY_COMMIT, self._commit, writes, waiting)
             return
         self.commit_error = ""
-        self._in_flight -= 1
+        self._in_flight = False
         busy, self._busy = self._busy, True
         try:
             for effects in waiting:
                 self._execute(effects)
         finally:
             self._busy = busy
+        self._flush()
         if self._inbox and not self._busy:
             self.post(self._inbox.popleft())
-
-    def _commit_again(self, writes: list[store.Write], waiting: list[Sequence[fx.Effect]]) -> None:
-        def done(error: BaseException | None) -> None:
-            self._loop.call_soon_threadsafe(self._committed, writes, waiting, error)
-
-        self._disk.submit(writes, done)
 
     def _send(self, effect: fx.Send) -> None:
         link = self.links.get(effect.link)

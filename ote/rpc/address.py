@@ -7,7 +7,7 @@ import ipaddress
 from ote.config.values import split_host_port as split_host_port
 from ote.model.errors import InvalidArgument
 
-_MAX_SOCKET_PATH = 107
+MAX_SOCKET_PATH = 107
 """Linux's sun_path, less the final zero."""
 
 
@@ -21,9 +21,9 @@ def socket_path(address: str) -> str:
     path = address.removeprefix("unix:")
     if path.startswith("//"):
         path = path[2:]
-    if not path or len(path.encode()) > _MAX_SOCKET_PATH:
+    if not path or len(path.encode()) > MAX_SOCKET_PATH:
         raise InvalidArgument(
-            "INVALID_ADDRESS", f"a socket's path has 1 to {_MAX_SOCKET_PATH} bytes, this has {len(path.encode())}"
+            "INVALID_ADDRESS", f"a socket's path has 1 to {MAX_SOCKET_PATH} bytes, this has {len(path.encode())}"
         )
     return path
 

@@ -91,7 +91,6 @@ class Controller:
         self.registry.on_paths_changed = self.origin.paths_changed
         self.registry.on_gone = self._gone
         self.target.on_journal_changed = self._own_changed
-        self.target.on_journal_changed = self._own_changed
         self.connected_since = ctx.now
         """When it last began, or ceased, to hear the root's beat."""
         self._was_connected = False
