@@ -223,7 +223,9 @@ class Client:
             try:
                 await _put(link, ref, data)
             except grpc.aio.AioRpcError as rpc_error:
-                await self._recover(link, from_rpc_error(rpc_error), until, delay)
+                error = from_rpc_error(rpc_error)
+                # Bare INTERNAL: gRPC lost the answer of a server that ended the call while we were still sending.
+                await self._recover(link, error, until, delay, also=error.reason == "INTERNAL")
             else:
                 break
         return ref
