@@ -180,9 +180,7 @@ class ProcessDriver:
         folder.write_volumes(plan.volumes)
         folder.write_root(plan.container)
         self._check_command(plan)
-        for word in ("claim", "exit"):
-            earlier = self._mark(plan, word).with_suffix(f".{plan.attempt - 1}")
-            earlier.unlink(missing_ok=True)
+        self._remove_marks(plan, plan.attempt - 1)
         with (folder.container(plan.container.name) / "log").open("ab") as log:
             marks = [
                 str(self._mark(plan, "claim")),
@@ -200,6 +198,13 @@ class ProcessDriver:
             )
         process.returncode = 0  # it may outlive us: `reap` looks after it, Popen must not
         return process.pid
+
+    def _remove_marks(self, plan: Plan, attempt: int) -> None:
+        """Removes the marks of an attempt that ended. An abandoned claim stays: whoever comes late must meet it."""
+        claim, code = (self._mark(plan, word).with_suffix(f".{attempt}") for word in ("claim", "exit"))
+        if claim.exists() and claim.read_text() != f"{_ABANDONED}\n":
+            claim.unlink()
+            code.unlink(missing_ok=True)
 
     def _write_supervisor(self) -> None:
         """A new file in place of an old one: shells that run go on reading theirs."""

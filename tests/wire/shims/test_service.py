@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
 import pytest
 
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2
-from ote.model.errors import FailedPrecondition
+from ote.model.errors import FailedPrecondition, ResourceExhausted
 from ote.shims.local.shim import LocalShim
+from ote.store.sqlite import Store, Write
 
 from .conftest import Local, apply_command
 from .manifests import config, container, pod, shell, together
@@ -217,6 +218,29 @@ async def test_status_follows_what_runs(local: Local) -> None:
     second = (await anext(statuses)).status
     assert dict(second.workloads) == {"Namespace": 1, "Pod": 1}
     assert (second.pods_running, second.pods_failing, second.usage.pods) == (1, 0, 1)
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost_when_there_is_room_again(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = True
+    commit = Store.commit
+
+    async def refuse(store: Store, writes: Sequence[Write]) -> None:
+        if full:
+            raise ResourceExhausted("DISK_FULL", "the disk is full")
+        await commit(store, writes)
+
+    monkeypatch.setattr(Store, "commit", refuse)
+    monkeypatch.setattr("ote.shims.local.keeper._RETRY_SECONDS", 0.05)
+    waiting = asyncio.create_task(local.apply(config("c", k="v")))
+    async with asyncio.timeout(5):
+        while (status := (await anext(aiter(local.stub.WatchStatus(shim_pb2.WatchStatusRequest())))).status).ready:
+            await asyncio.sleep(0.02)
+    assert (status.message, status.nodes_ready) == ("the disk is full", 0)
+    assert not waiting.done()
+    full = False
+    assert (await waiting).outcome == SUCCEEDED
 
 
 async def test_reads_that_cannot_be_answered_say_why(local: Local) -> None:

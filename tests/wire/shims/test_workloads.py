@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from ote.api.command.v1 import command_pb2
+from ote.shims.local.ports import Plan
+from ote.shims.local.process import ProcessDriver
 
 from .conftest import Local
 from .manifests import SERVER, config, container, deployment, job, pod, secret, shell, together
@@ -242,6 +245,35 @@ async def test_pods_survive_the_shim_and_are_adopted_not_started_twice(local: Lo
     assert alive(int(pid))
     os.kill(int(pid), 9)
     await local.until(lambda pods: any(restarts(one) == 1 for one in pods))
+
+
+async def test_a_start_that_was_cut_off_is_made_again_and_the_late_one_never_runs(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate, spawn = threading.Event(), threading.Event(), ProcessDriver._spawn
+    late: list[int] = []
+
+    def slow(driver: ProcessDriver, plan: Plan) -> int:
+        begun.set()
+        gate.wait(10)
+        late.append(spawn(driver, plan))
+        return late[0]
+
+    monkeypatch.setattr(ProcessDriver, "_spawn", slow)
+    await local.apply(pod("p", shell("echo started; sleep 600")), seconds=0)
+    await asyncio.to_thread(begun.wait, 5)
+    await local.stop()
+    monkeypatch.undo()
+    await local.start()
+    await local.until(lambda pods: pods[0]["status"]["phase"] == "Running")
+    gate.set()
+    async with asyncio.timeout(5):
+        while not late or alive(late[0]):
+            await asyncio.sleep(0.02)
+    async with asyncio.timeout(5):
+        while not (told := await local.log("p")):
+            await asyncio.sleep(0.02)
+    assert told.count("started") == 1
 
 
 async def test_what_ended_while_the_shim_was_away_is_found_with_its_exit_code(local: Local) -> None:
