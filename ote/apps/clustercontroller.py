@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 
 import ote
 from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.membership import Membership
-from ote.clustercontroller.node import BuiltInShim, Node, local_context, person_context
+from ote.clustercontroller.node import BuiltInShim, Node
 from ote.clustercontroller.settings import Settings
 from ote.config.load import effective, load
 from ote.config.settings import Option, describe
@@ -26,10 +25,10 @@ from ote.model.errors import FailedPrecondition, OteError
 from ote.model.names import check_name
 from ote.pki import write_private
 from ote.runtime.main import run_main, stop_on_signals
-from ote.telemetry.logs import set_up_logs
+from ote.telemetry.logs import get_logger, set_up_logs
 from ote.telemetry.metrics import Metrics
 
-_log = structlog.get_logger("ote.apps.clustercontroller")
+_log = get_logger("ote.apps.clustercontroller")
 _PROGRAM = "ote-clustercontroller"
 _SHIM_LIFETIME = 366 * 86400.0
 _EPILOG = f"""Examples:\n
@@ -155,6 +154,8 @@ def restore_command(data_dir: Path, file: Path) -> None:
 )
 def admin_context(data_dir: Path, role: str, address: str | None) -> None:
     """Print a context for ote-ctl, good at this controller and below."""
+    from ote.clustercontroller.people import local_context, person_context  # late: a controller does not need YAML
+
     membership = Membership.open(data_dir, "", 0.0)
     if address is None:
         context = local_context(data_dir, membership.member.name)

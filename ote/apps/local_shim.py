@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 
 import ote
 from ote.api.shim.v1 import shim_pb2_grpc
@@ -32,10 +31,10 @@ from ote.runtime.main import run_main, stop_on_signals
 from ote.shims.local.settings import LocalShimSettings
 from ote.shims.local.shim import SERVER_OPTIONS, SERVICE, LocalShim
 from ote.telemetry.http import TelemetryServer
-from ote.telemetry.logs import set_up_logs
+from ote.telemetry.logs import get_logger, set_up_logs
 from ote.telemetry.metrics import Metrics
 
-_log = structlog.get_logger("ote.apps.local_shim")
+_log = get_logger("ote.apps.local_shim")
 _EPILOG = """Example: ote-local-shim --driver process --listen unix:/run/ote/shim.sock --data-dir /var/lib/ote-shim"""
 
 

@@ -46,6 +46,11 @@ _RENEW_RETRY = 1 / 30
 """Fraction of a certificate's life between two attempts, at most 60 s."""
 
 
+def console_of(data_dir: Path) -> Path:
+    """The socket on which whoever may read the data directory is admin of its controller."""
+    return data_dir.resolve() / "console.sock"
+
+
 class Member(msgspec.Struct, kw_only=True):
     """`member.json`: who this is. `parent_*` is the configured parent as it was at the last start or join."""
 

@@ -28,8 +28,6 @@ from ote.api.cluster.v1 import cluster_pb2_grpc
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.api.shim.v1 import shim_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
-from ote.client.contexts import Context as ClientContext
-from ote.client.contexts import Entry, write_context_file
 from ote.clustercontroller.clusters import ClusterServicer
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
@@ -39,7 +37,7 @@ from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import SELF_ROWS, TABLES
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches
-from ote.clustercontroller.membership import Membership
+from ote.clustercontroller.membership import Membership, console_of
 from ote.clustercontroller.payloads import Outputs, Payloads
 from ote.clustercontroller.routes import PING, RouteServicer
 from ote.clustercontroller.settings import Settings
@@ -66,7 +64,6 @@ from ote.store.sqlite import Store
 from ote.telemetry.http import TelemetryServer
 from ote.telemetry.metrics import Metrics
 
-_ADMIN_LIFETIME = 10 * 365 * 86400.0
 _log = structlog.get_logger("ote.clustercontroller")
 
 
@@ -124,8 +121,9 @@ class Node:
         if self.membership.member.parent_address == "":
             self._write_admin_context()
         self._server = await self._serve(resources, self.address, self.membership.tls)
-        if len(str(console(settings.data_dir))) <= MAX_SOCKET_PATH:
-            await self._serve(resources, f"unix:{console(settings.data_dir)}", None)
+        console = console_of(settings.data_dir)
+        if len(str(console)) <= MAX_SOCKET_PATH:
+            await self._serve(resources, f"unix:{console}", None)
         resources.push_async_callback(self._end_background)
         resources.push_async_callback(self.shell.stop)
         self.shell.post(ev.Started())
@@ -212,7 +210,9 @@ class Node:
     def _write_admin_context(self) -> None:
         path = self.settings.data_dir / "admin.yaml"
         if not path.exists():
-            write_context_file(path, person_context(self.membership, "admin", self.advertise or self.address))
+            from ote.clustercontroller.people import write_person_context  # late: nobody else needs YAML
+
+            write_person_context(path, self.membership, "admin", self.advertise or self.address)
             _log.info("admin context written", path=str(path))
 
     @property
@@ -436,37 +436,6 @@ class Node:
 
 _SHIM_OPTIONS = (("grpc.max_receive_message_length", 20 * 1024 * 1024),)
 """Outputs of reads come whole."""
-
-
-def console(data_dir: Path) -> Path:
-    """The socket on which whoever may read the data directory is admin of this controller."""
-    return data_dir.resolve() / "console.sock"
-
-
-def local_context(data_dir: Path, name: str) -> ClientContext:
-    """A context for this machine alone: the controller's console, no certificate."""
-    return ClientContext(name=name, entries=(Entry(address=f"unix:{console(data_dir)}"),))
-
-
-def person_context(membership: Membership, role: str, address: str) -> ClientContext:
-    """A context with a new certificate of this role, good at this controller and below. Errors: FailedPrecondition."""
-    authority = membership.authority
-    name = membership.member.name
-    if authority is None:
-        raise FailedPrecondition(
-            "NOT_A_PARENT", f"{name} has no authority of its own: make the context at the controller above it"
-        )
-    person = secrets.token_hex(4)
-    chain, key = authority.issue_person(role, person, _ADMIN_LIFETIME)
-    host, port = split_host_port(address)
-    reachable = join_host_port("127.0.0.1", port) if host in ("0.0.0.0", "::") else address
-    return ClientContext(
-        name=name,
-        entries=(Entry(address=reachable, server_name=f"{name}.ote"),),
-        ca=membership.root_certificate.decode(),
-        cert=chain.decode(),
-        key=key.decode(),
-    )
 
 
 def _load(store: Store) -> dict[str, dict[str, Any]]:

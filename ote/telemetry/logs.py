@@ -55,6 +55,11 @@ def set_up_logs(
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
 
 
+def get_logger(name: str) -> Any:
+    """A logger; for programs, which must not import structlog before this package."""
+    return structlog.get_logger(name)
+
+
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replaces the values of fields that name a secret, and anything that looks like a key or a join token."""
     for name, value in event.items():
