@@ -117,7 +117,7 @@ async def _start_shim(kind: str, data_dir: Path) -> BuiltInShim:
 
     shim = LocalShim("podman" if kind == "podman" else "process", data_dir)
     await shim.start()
-    return BuiltInShim(shim.servicer, SERVER_OPTIONS, shim.stop)
+    return BuiltInShim(shim.servicer, SERVER_OPTIONS, shim.stop, shim.failed)
 
 
 _data_dir = click.option(

@@ -17,6 +17,7 @@ from pathlib import Path
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.trust.v1 import trust_pb2
 from ote.client.client import Client
+from ote.client.connection import Policy
 from ote.client.contexts import load_contexts
 from ote.model.errors import DeadlineExceeded, Internal, OteError
 
@@ -87,13 +88,13 @@ class LocalTree:
         async with self.client() as client:
             return (await client.create_join_token(request)).secret
 
-    def client(self, *names: str) -> Client:
+    def client(self, *names: str, policy: Policy | None = None) -> Client:
         """A client with the root's admin context, entering at these controllers (the root), tried in turn."""
         context = load_contexts(self.admin).get()
         if names:
             entries = [type(context.entries[0])(self.nodes[name].address, f"{name}.ote") for name in names]
             context = type(context)(context.name, tuple(entries), context.ca, context.cert, context.key)
-        return Client(context)
+        return Client(context, policy=policy)
 
     @property
     def admin(self) -> Path:

@@ -1,3 +1,3 @@
 """A controller: one node of the tree. `core` decides, `wire` speaks protobuf, the rest is the shell around them."""
 
-import ote.telemetry  # noqa: F401 - before structlog
+import ote.rpc  # noqa: F401 - before grpc and structlog, whose start it sets up

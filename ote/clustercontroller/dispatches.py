@@ -22,7 +22,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import TargetRow
-from ote.clustercontroller.core.states import CHANGES, FINAL
+from ote.clustercontroller.core.states import CHANGES, CONTROLLER_COMMANDS, FINAL
 from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire import views
@@ -34,6 +34,7 @@ from ote.model.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
+from ote.model.selectors import compile_selector
 from ote.rpc.peer import Peer, Role
 from ote.runtime.clock import Clock
 
@@ -79,7 +80,7 @@ class Dispatches:
         command, body, payload = self._body(request)
         if peer.role is Role.VIEWER and command in CHANGES:
             raise PermissionDenied("ROLE_NOT_ALLOWED", f"a viewer may get and read logs, not {command}")
-        entries = self._targets(request)
+        entries = self._targets(request, command)
         if payload is None and not fits(len(body or b""), len(entries)):
             payload, body = await asyncio.to_thread(self._payloads.keep, body or b""), None
         await self._shell.request(
@@ -164,15 +165,21 @@ class Dispatches:
             raise InvalidArgument("NO_COMMAND", "the payload is not a command of a kind that is known here")
         return kind
 
-    def _targets(self, request: route_pb2.DispatchRequest) -> Sequence[ClusterEntry]:
+    def _targets(self, request: route_pb2.DispatchRequest, command: str) -> Sequence[ClusterEntry]:
+        """Clusters that are meant. For a shim's command a pattern does not mean those without one; a name does."""
         known = self._core.origin.dispatch(request.dispatch_id)
         if known is not None:
             return []
         if request.selector == cluster_pb2.Selector():
             raise InvalidArgument("INVALID_SELECTOR", "say which clusters are meant; '*' means all")
         entries = select(self._core, request.selector)
+        if command not in CONTROLLER_COMMANDS:
+            named = compile_selector(request.selector.clusters, request.selector.labels).exact_names
+            entries = [entry for entry in entries if entry.name in named or not _has_no_shim(entry)]
         if not entries and not request.allow_no_match:
-            raise NotFound("NO_MATCH", "the selector matches no cluster; see 'ote-ctl cluster list' with the same one")
+            raise NotFound(
+                "NO_MATCH", "the selector matches no cluster with a shim; see 'ote-ctl cluster list' with the same one"
+            )
         return entries
 
     # --- watching -------------------------------------------------------------------------------------------------
@@ -263,6 +270,11 @@ class Dispatches:
         """End what is not final."""
         await self._shell.request(lambda number: ev.CancelDispatch(number, dispatch_id))
         return self.get(dispatch_id)
+
+
+def _has_no_shim(entry: ClusterEntry) -> bool:
+    """Whether a cluster has told that it has no shim; one that has told nothing yet may have one."""
+    return entry.facts.version > 0 and not entry.facts.shim_kind
 
 
 def is_final(view: route_pb2.Target) -> bool:

@@ -21,7 +21,7 @@ import structlog
 
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.core.messages import Alternate
-from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+from ote.model.errors import FailedPrecondition, InvalidArgument, OteError, Unavailable
 from ote.pki import (
     Authority,
     csr,
@@ -39,6 +39,7 @@ PARENT_SERVER_NAME = "parent.ote"
 """Expected of a parent whose name is not known yet: every member that may have children can prove it, nobody else."""
 
 _ENROL_TIMEOUT = 15.0
+_ENROL_RETRY = 0.5
 _RENEW_TIMEOUT = 10.0
 _RENEW_AT = 2 / 3
 """Fraction of a certificate's life after which it is renewed."""
@@ -193,14 +194,28 @@ class Membership:
             ca_csr=csr(ca_key, self.member.name) if wants_children else b"",
         )
         tls = TlsIdentity(token.chain_pem, token.key_pem, token.ca_pem)
-        async with open_channel(parent, tls=tls, server_name=PARENT_SERVER_NAME) as channel:
-            stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
-            try:
-                response = await stub.Enrol(request, timeout=_ENROL_TIMEOUT, wait_for_ready=True)
-            except grpc.aio.AioRpcError as error:
-                raise _explain(error, parent, token.chain_pem) from error
+        response = await self._enrol(parent, tls, request)
         self._keep(response.certificates)
         self.set_home(parent, response.parent_name)
+
+    async def _enrol(
+        self, parent: str, tls: TlsIdentity, request: trust_pb2.EnrolRequest
+    ) -> trust_pb2.EnrolResponse:
+        """Ask until somebody answers: the parent may be starting, too."""
+        until = time.monotonic() + _ENROL_TIMEOUT
+        while True:
+            async with open_channel(parent, tls=tls, server_name=PARENT_SERVER_NAME) as channel:
+                stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
+                try:
+                    response: trust_pb2.EnrolResponse = await stub.Enrol(request, timeout=_ENROL_TIMEOUT)
+                except grpc.aio.AioRpcError as error:
+                    ours = from_rpc_error(error)
+                    if ours.reason != "CONNECTION_FAILED" or time.monotonic() >= until:
+                        raise _explain(ours, parent, tls.certificate_chain) from error
+                    self._log.debug("parent not reached", parent=parent, error=ours.message)
+                else:
+                    return response
+            await asyncio.sleep(_ENROL_RETRY)
 
     def _keep(self, certificates: trust_pb2.Certificates) -> None:
         leaf = identity_of(certificates.certificate)
@@ -277,13 +292,16 @@ class Membership:
         return open_channel(candidate.address, tls=self.tls, server_name=server_name)
 
 
-def _explain(error: grpc.aio.AioRpcError, parent: str, token_chain: bytes) -> OteError:
-    """TLS refuses without a reason: say what the token itself tells."""
-    ours = from_rpc_error(error)
-    if ours.reason not in ("CONNECTION_FAILED", "TLS_FAILED"):
-        return ours
-    identity = identity_of(token_chain)
-    if identity.not_after <= time.time():
+def _explain(error: OteError, parent: str, token_chain: bytes) -> OteError:
+    """TLS refuses without a reason: say what the token itself tells, and what else it can be."""
+    if error.reason not in ("CONNECTION_FAILED", "TLS_FAILED"):
+        return error
+    if identity_of(token_chain).not_after <= time.time():
         return FailedPrecondition("TOKEN_EXPIRED", "the join token has expired: ask for another")
-    detail = f"{ours.message}; if the address is right, the token may belong to another tree than the parent"
-    return type(ours)("PARENT_UNREACHABLE", f"{parent} did not accept the connection: {detail}")
+    if error.reason == "CONNECTION_FAILED":
+        return Unavailable("PARENT_UNREACHABLE", f"{parent} does not answer: {error.message}")
+    return FailedPrecondition(
+        "PARENT_REFUSED",
+        f"no connection with {parent}: {error.message}; either the token is of another tree, "
+        "or the controller there takes no children (it needs --advertise, and a token made with --allow-children)",
+    )

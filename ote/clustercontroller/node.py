@@ -74,6 +74,8 @@ class BuiltInShim:
     servicer: shim_pb2_grpc.ShimServiceServicer
     options: Sequence[tuple[str, int]]
     stop: Callable[[], Awaitable[None]]
+    failed: Callable[[], Coroutine[Any, Any, None]]
+    """Returns never; raises what ended its work."""
 
 
 StartShim = Callable[[str, Path], Awaitable[BuiltInShim]]
@@ -251,6 +253,7 @@ class Node:
             tags=sorted(set(settings.tag)),
             configured_parent=member.parent_name,
             advertise=self.advertise,
+            shim_kind="" if settings.shim == "none" else "unknown",
         )
         allowed = frozenset(settings.allow) if settings.allow else None
         core = Controller(
@@ -425,6 +428,7 @@ class Node:
         server = Server(address, interceptors=[ErrorInterceptor()], options=shim.options)
         server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim.servicer, "ote.api.shim.v1.ShimService")
         await server.start()
+        self._run(shim.failed(), "built-in shim")
         try:
             yield address
         finally:

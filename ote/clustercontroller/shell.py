@@ -34,6 +34,9 @@ _RETRY_COMMIT = 1.0
 _AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
 """Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
 _NOT_LATE = _AT_ONCE | {fx.Barrier}
+_LAZY = 0.003
+"""Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
+commit that somebody waits for, if one comes so soon, and do not stand in its way."""
 
 
 class Dialer(Protocol):
@@ -95,7 +98,8 @@ class Shell:
         self._busy = False
         self._writes: list[store.Write] = []
         self._after_commit: list[Sequence[fx.Effect]] = []
-        self._flush_planned = False
+        self._flush_soon = False
+        self._flush_later: asyncio.TimerHandle | None = None
         self._in_flight = False
         """Commits that have not ended."""
         self._timer: asyncio.TimerHandle | None = None
@@ -204,21 +208,33 @@ class Shell:
         for effect in effects:
             if type(effect) in _AT_ONCE:
                 handlers[type(effect)](effect)
+        urgent = False
         for index, effect in enumerate(effects):
             kind = type(effect)
             if kind is fx.Barrier:
                 if self._writes or self._in_flight:
-                    self._after_commit.append([late for late in effects[index + 1 :] if type(late) not in _NOT_LATE])
+                    late = [late for late in effects[index + 1 :] if type(late) not in _NOT_LATE]
+                    urgent = not all(map(_can_wait, late))
+                    self._after_commit.append(late)
                     break
             elif kind not in _AT_ONCE:
                 handlers[kind](effect)
-        if (self._writes or self._after_commit) and not self._flush_planned:
-            self._flush_planned = True
+        if self._writes or self._after_commit:
+            self._plan_flush(urgent)
+
+    def _plan_flush(self, urgent: bool) -> None:
+        if urgent and not self._flush_soon:
+            self._flush_soon = True
             self._loop.call_soon(self._flush)
+        elif not urgent and self._flush_later is None:
+            self._flush_later = self._loop.call_later(_LAZY, self._flush)
 
     def _flush(self) -> None:
         """Commit what has gathered; while a commit is under way it goes with the next, so that they stay in order."""
-        self._flush_planned = False
+        self._flush_soon = False
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+            self._flush_later = None
         if self._in_flight or not (self._writes or self._after_commit):
             return
         self._in_flight = True
@@ -354,6 +370,10 @@ class Shell:
             self.post(ev.Answered(ask.id, ask.from_uid, error.code, error.reason, error.message))
         else:
             self.post(ev.Answered(ask.id, ask.from_uid, "OK", body=body))
+
+
+def _can_wait(effect: fx.Effect) -> bool:
+    return type(effect) is fx.Send and type(effect.item) is m.Ack
 
 
 def _reason(error: grpc.aio.AioRpcError | OteError) -> str:

@@ -23,9 +23,11 @@ class OwnRecord:
     def __init__(self, ctx: Context, own: rec.Self, settings: Facts, rows: Mapping[str, Any]) -> None:
         self._ctx = ctx
         self._self = own
-        self._settings = settings
         self._changes: rec.OwnFacts = rows.get("facts") or rec.OwnFacts()
         told: rec.OwnFactsRow | None = rows.get("record")
+        if told is not None and told.facts.shim_kind and settings.shim_kind:
+            settings = _with_shim_of(settings, told.facts)
+        self._settings = settings
         self._facts = replace(self._merged(), version=told.facts.version if told else 0)
         self._status: Status | None = None
         self.parent_uid = ""
@@ -115,3 +117,14 @@ class OwnRecord:
             journal_id=self._self.journal_id,
             software=self._ctx.software,
         )
+
+
+def _with_shim_of(facts: Facts, told: Facts) -> Facts:
+    """The facts with the shim as it was told last: until it answers again, that is the best that is known."""
+    return replace(
+        facts,
+        shim_kind=told.shim_kind,
+        shim_name=told.shim_name,
+        shim_version=told.shim_version,
+        capabilities=told.capabilities,
+    )
