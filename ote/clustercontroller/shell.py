@@ -75,6 +75,10 @@ Answerer = Callable[[fx.Ask], Awaitable[bytes]]
 """Answers another controller's question; raises OteError."""
 
 
+Count = Callable[[str, tuple[str, ...], float], None]
+"""Adds to a metric: its name, label values, and how much."""
+
+
 class Shell:
     """Runs one core. `post` may be called from the loop at any time; `request` awaits the answer of an event."""
 
@@ -89,6 +93,7 @@ class Shell:
         self.budget = Budget()
         self.exit: asyncio.Future[fx.Exit] = asyncio.get_running_loop().create_future()
         self.commit_error: str = ""
+        self.count: Count = lambda name, labels, value: None
         self._disk = disk
         self._clock = clock
         self._dialer = dialer
@@ -98,7 +103,8 @@ class Shell:
         self._busy = False
         self._writes: list[store.Write] = []
         self._after_commit: list[Sequence[fx.Effect]] = []
-        self._flush_soon = False
+        self._urgent = False
+        """Somebody waits for what has gathered."""
         self._flush_later: asyncio.TimerHandle | None = None
         self._in_flight = False
         """Commits that have not ended."""
@@ -127,6 +133,7 @@ class Shell:
             fx.Answer: self._answer,
             fx.Ask: lambda e: self.spawn(self._asked(e), "answer"),
             fx.Exit: self._exit,
+            fx.Count: lambda e: self.count(e.name, e.labels, e.value),
             fx.Log: lambda e: getattr(self._log, e.level)(e.message, **e.fields),
         }
 
@@ -195,6 +202,9 @@ class Shell:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+        self._disk.submit(self._writes, lambda error: None)
 
     def _spawned_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -223,21 +233,24 @@ class Shell:
             self._plan_flush(urgent)
 
     def _plan_flush(self, urgent: bool) -> None:
-        if urgent and not self._flush_soon:
-            self._flush_soon = True
-            self._loop.call_soon(self._flush)
+        if urgent and not self._urgent:
+            self._urgent = True
+            if not self._in_flight:
+                self._loop.call_soon(self._flush)
         elif not urgent and self._flush_later is None:
             self._flush_later = self._loop.call_later(_LAZY, self._flush)
 
     def _flush(self) -> None:
         """Commit what has gathered; while a commit is under way it goes with the next, so that they stay in order."""
-        self._flush_soon = False
         if self._flush_later is not None:
             self._flush_later.cancel()
             self._flush_later = None
-        if self._in_flight or not (self._writes or self._after_commit):
+        if not (self._writes or self._after_commit):
             return
-        self._in_flight = True
+        if self._in_flight:
+            self._urgent = True
+            return
+        self._in_flight, self._urgent = True, False
         writes, self._writes = self._writes, []
         waiting, self._after_commit = self._after_commit, []
         self._commit(writes, waiting)
@@ -265,7 +278,8 @@ class Shell:
                 self._execute(effects)
         finally:
             self._busy = busy
-        self._flush()
+        if self._urgent:
+            self._flush()
         if self._inbox and not self._busy:
             self.post(self._inbox.popleft())
 

@@ -33,23 +33,30 @@ class Metric:
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ATTACH = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-_LANES = "lane: beat, session, dispatch, result, registry"
+_QUEUES = "lane: session, dispatch, result, registry"
 _STATES = "state: SUCCEEDED, FAILED, EXPIRED, CANCELLED, UNREACHABLE, OUTCOME_UNKNOWN"
 
 CATALOG: tuple[Metric, ...] = (
     Metric(
         "ote_tunnel_sessions",
         Kind.GAUGE,
-        "Tunnels that are open, by who dialled: 1 up to the parent at most, any number down to children.",
+        "Tunnels with an attachment, by where they lead: one up to the parent at most, any number down to children.",
         ("direction",),
         "direction: up, down",
     ),
     Metric(
-        "ote_tunnel_bytes_total",
+        "ote_tunnel_sent_bytes_total",
         Kind.COUNTER,
-        "Bytes of messages sent or received on tunnels, before HTTP/2 and TLS.",
-        ("direction", "lane"),
-        f"direction: sent, received · {_LANES}, bulk (pieces and outputs, on streams of their own)",
+        "Bytes of messages sent on tunnels, before HTTP/2 and TLS.",
+        ("lane",),
+        "lane: beat, session, dispatch, result, registry, bulk (pieces and outputs, on streams of their own)",
+    ),
+    Metric(
+        "ote_tunnel_received_bytes_total",
+        Kind.COUNTER,
+        "Bytes of messages received on tunnels, before HTTP/2 and TLS.",
+        ("stream",),
+        "stream: tunnel, bulk (pieces and outputs, on streams of their own)",
     ),
     Metric(
         "ote_tunnel_frames_total",
@@ -58,16 +65,15 @@ CATALOG: tuple[Metric, ...] = (
         ("direction",),
         "direction: sent, received",
     ),
-    Metric("ote_tunnel_queue_bytes", Kind.GAUGE, "Bytes that wait to be written, all tunnels.", ("lane",), _LANES),
+    Metric("ote_tunnel_queue_bytes", Kind.GAUGE, "Bytes that wait to be written, all tunnels.", ("lane",), _QUEUES),
     Metric(
         "ote_tunnel_refused_total",
         Kind.COUNTER,
-        "Messages that a full queue or a limit refused; their ends resend them.",
+        "Messages that a full queue refused; their ends send them again.",
         ("lane",),
-        _LANES,
+        "lane: dispatch, result, registry",
     ),
-    Metric("ote_tunnel_rtt_seconds", Kind.GAUGE, "Last round trip of a heartbeat to the parent."),
-    Metric("ote_tunnel_bulk_streams", Kind.GAUGE, "Bulk streams that are open (pieces, output)."),
+    Metric("ote_tunnel_bulk_streams", Kind.GAUGE, "Bulk streams that are open (pieces, outputs)."),
     Metric("ote_dispatch_accepted_total", Kind.COUNTER, "Dispatches accepted here as their origin."),
     Metric("ote_dispatch_targets_total", Kind.COUNTER, "Targets of dispatches accepted here."),
     Metric(
@@ -86,18 +92,15 @@ CATALOG: tuple[Metric, ...] = (
     Metric(
         "ote_dispatch_latency_seconds",
         Kind.HISTOGRAM,
-        "From accepted to final, for each target at its origin.",
+        "From accepted to final, for each target at its origin that was not unreachable from the start.",
         buckets=_LATENCY,
     ),
     Metric(
         "ote_dispatch_resends_total",
         Kind.COUNTER,
-        "Messages sent again by an end: commands by the origin, results by the target.",
+        "Messages sent again by an end: commands by the origin (each target counts), results by the target.",
         ("what",),
         "what: command, result",
-    ),
-    Metric(
-        "ote_dispatch_executed_total", Kind.COUNTER, "Commands that this cluster handed to its shim for the first time."
     ),
     Metric("ote_dispatch_piece_cache_bytes", Kind.GAUGE, "Bytes of payload pieces kept for children."),
     Metric(
@@ -110,44 +113,46 @@ CATALOG: tuple[Metric, ...] = (
     Metric(
         "ote_registry_news_total",
         Kind.COUNTER,
-        "Registry news taken from children or refused (older, not their subtree, signature).",
+        "Records told by children that brought something new, or were refused (older, not below them, signature).",
         ("outcome",),
         "outcome: taken, refused",
     ),
-    Metric("ote_registry_resyncs_total", Kind.COUNTER, "Full exchanges with a child because digests differed."),
+    Metric("ote_registry_resyncs_total", Kind.COUNTER, "Full accounts asked of children because digests differed."),
     Metric("ote_registry_watchers", Kind.GAUGE, "Watches of clusters and dispatches that are open."),
     Metric(
         "ote_failover_parent_losses_total",
         Kind.COUNTER,
         "Times that the parent was lost.",
         ("cause",),
-        "cause: closed, silent, cut_off, refused, expired",
+        "cause: closed (the stream ended), silent (nothing was heard, on either side), refused (by the parent), "
+        "ring (its path led through this cluster)",
     ),
     Metric(
         "ote_failover_attaches_total",
         Kind.COUNTER,
-        "Times that this cluster attached to a parent.",
+        "Times that this cluster attached to a parent, also to the same one anew (after renewing its certificate).",
         ("class",),
-        "class: home, parent_sibling, grandparent, own_sibling",
+        "class: home, same (as before), parent_sibling, grandparent, own_sibling, other",
     ),
     Metric(
         "ote_failover_attach_seconds",
         Kind.HISTOGRAM,
-        "From the loss of a parent to the next attachment.",
+        "From the loss of a parent to the next attachment; moves without a loss are not in it.",
         buckets=_ATTACH,
     ),
-    Metric("ote_failover_beat_age_seconds", Kind.GAUGE, "Age of the root's last beat; at the root 0."),
+    Metric("ote_failover_beat_age_seconds", Kind.GAUGE, "Since when the root's beat has not grown here; 0 at the root, and before the first beat."),
     Metric("ote_failover_depth", Kind.GAUGE, "Hops to the root by the last beat."),
     Metric(
         "ote_shim_executions_total",
         Kind.COUNTER,
-        "Commands that the shim ended.",
+        "Calls of the shim that ended, for changes and reads.",
         ("command", "outcome"),
-        "command: kind of the command (apply, delete, get, …) · outcome: succeeded, failed, cancelled, unknown",
+        "command: kind of the command (apply, delete, get, …) · "
+        "outcome: succeeded, failed, cancelled, lost (the call broke; a change is asked for again if that is safe)",
     ),
-    Metric("ote_shim_execution_seconds", Kind.HISTOGRAM, "How long the shim took for a command.", buckets=_LATENCY),
+    Metric("ote_shim_execution_seconds", Kind.HISTOGRAM, "How long calls of the shim took that ended with a result.", buckets=_LATENCY),
     Metric("ote_shim_restarts_total", Kind.COUNTER, "Times that the shim came back as another instance."),
-    Metric("ote_shim_connected", Kind.GAUGE, "1 while the shim answers."),
+    Metric("ote_shim_connected", Kind.GAUGE, "1 while the shim answers, else 0."),
     Metric(
         "ote_rpc_handled_total",
         Kind.COUNTER,
@@ -164,11 +169,11 @@ CATALOG: tuple[Metric, ...] = (
         _LATENCY,
     ),
     Metric("ote_trust_enrolments_total", Kind.COUNTER, "Clusters taken in with tokens of this controller."),
-    Metric("ote_trust_renewals_total", Kind.COUNTER, "Certificates renewed for children."),
+    Metric("ote_trust_renewals_total", Kind.COUNTER, "Certificates renewed for members."),
     Metric(
         "ote_trust_refusals_total",
         Kind.COUNTER,
-        "Enrolments and renewals refused.",
+        "Enrolments and renewals refused, or failed, at this controller.",
         ("reason",),
         "reason: the error's reason, in lower case",
     ),

@@ -95,13 +95,13 @@ class TelemetryServer:
         if words[0] not in (b"GET", b"HEAD"):
             await _send(writer, HTTPStatus.METHOD_NOT_ALLOWED, b"only GET\n")
             return
-        status, body, kind = self._page(words[1].split(b"?", 1)[0])
+        status, body, kind = await self._page(words[1].split(b"?", 1)[0])
         await _send(writer, status, body, kind, with_body=words[0] == b"GET")
 
-    def _page(self, path: bytes) -> tuple[HTTPStatus, bytes, str]:
+    async def _page(self, path: bytes) -> tuple[HTTPStatus, bytes, str]:
         plain = "text/plain; charset=utf-8"
         if path == b"/metrics":
-            return HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE
+            return HTTPStatus.OK, await self._metrics.scrape(), CONTENT_TYPE
         if path == b"/healthz":
             return HTTPStatus.OK, b"ok\n", plain
         if path == b"/readyz":

@@ -1,15 +1,22 @@
-"""Objects for the metrics of the catalog, on a registry of one's own.
+"""The numbers of one process, by the names of the catalog, and their text for Prometheus.
 
-Not here: names and meanings (`catalog`). The one idea: a metric is asked for by its name in the catalog, so that
-nothing can be counted that is not documented; a process has a Metrics object, not a global.
+Not here: names and meanings (`catalog`), when they change. The one idea: a metric is asked for by its name in the
+catalog, so that nothing can be counted that is not documented. A number is a plain object of the loop's thread, without
+a lock, so that it may be counted where every message passes; what is cheaper to read than to count is set just before
+the text is made (`before_scrape`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from ote.telemetry.catalog import CATALOG, Kind, Metric
 
@@ -18,39 +25,81 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OTHER = "other"
 
 
+class Number:
+    """A counter or a gauge with its label values."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, by: float = 1.0) -> None:
+        self.value += by
+
+    def set(self, value: float) -> None:
+        """To a value that is kept elsewhere; that of a counter never falls."""
+        self.value = value
+
+
+class Distribution:
+    """A histogram with its label values."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
 class Metrics:
     """The metrics of one process.
 
-    catalog: what to make. process: also the process's memory, CPU and files. Asking for a name that the catalog does
-    not have, or with other labels, raises KeyError or ValueError.
+    catalog: what there is. process: also the process's memory, CPU and files. Asking for a name that the catalog does
+    not have, or of another kind, or with other labels, raises KeyError or ValueError.
     """
 
     def __init__(self, catalog: Iterable[Metric] = CATALOG, *, process: bool = True) -> None:
-        self.registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
-        for metric in catalog:
-            self._make(metric)
+        self._metrics = {metric.name: metric for metric in catalog}
+        self._numbers: dict[str, dict[tuple[str, ...], Number]] = {}
+        self._distributions: dict[str, dict[tuple[str, ...], Distribution]] = {}
+        for metric in self._metrics.values():
+            if metric.kind is Kind.HISTOGRAM:
+                self._distributions[metric.name] = {}
+            else:
+                self._numbers[metric.name] = {}
+        self._before: list[Callable[[], Awaitable[None]]] = []
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Families(self._families))
         if process:
-            ProcessCollector(registry=self.registry)
-        self._rpc_handled: dict[tuple[str, str], Counter] = {}
-        self._rpc_seconds: dict[str, Histogram] = {}
+            ProcessCollector(registry=self._registry)
 
-    def counter(self, name: str, *labels: str) -> Counter:
+    def counter(self, name: str, *labels: str) -> Number:
         """The counter with these label values; keep it where it is used often."""
-        found = self._counters[name]
-        return found.labels(*labels) if labels else found
+        return self._number(name, labels, Kind.COUNTER)
 
-    def gauge(self, name: str, *labels: str) -> Gauge:
+    def gauge(self, name: str, *labels: str) -> Number:
         """The gauge with these label values."""
-        found = self._gauges[name]
-        return found.labels(*labels) if labels else found
+        return self._number(name, labels, Kind.GAUGE)
 
-    def histogram(self, name: str, *labels: str) -> Histogram:
+    def histogram(self, name: str, *labels: str) -> Distribution:
         """The histogram with these label values."""
-        found = self._histograms[name]
-        return found.labels(*labels) if labels else found
+        of_name = self._distributions[name]
+        found = of_name.get(labels)
+        if found is None:
+            found = of_name[labels] = Distribution(self._checked(name, labels, Kind.HISTOGRAM).buckets)
+        return found
+
+    def count(self, name: str, labels: tuple[str, ...], value: float) -> None:
+        """Add to a counter, or observe a value of a histogram."""
+        if name in self._distributions:
+            self.histogram(name, *labels).observe(value)
+        else:
+            self.counter(name, *labels).value += value
 
     def rpc_observer(self, methods: Iterable[str]) -> Callable[[str, str, float], None]:
         """For `ote.rpc.calllog.LogInterceptor`. methods: full names of those with a label of their own."""
@@ -58,27 +107,66 @@ class Metrics:
 
         def observe(method: str, code: str, seconds: float) -> None:
             label = method.removeprefix("/") if method in known else _OTHER
-            handled = self._rpc_handled.get((label, code))
-            if handled is None:
-                handled = self._rpc_handled[label, code] = self.counter("ote_rpc_handled_total", label, code)
-            handled.inc()
-            timed = self._rpc_seconds.get(label)
-            if timed is None:
-                timed = self._rpc_seconds[label] = self.histogram("ote_rpc_seconds", label)
-            timed.observe(seconds)
+            self.counter("ote_rpc_handled_total", label, code).value += 1
+            self.histogram("ote_rpc_seconds", label).observe(seconds)
 
         return observe
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def before_scrape(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Have this run before each scrape, to set what is read and not counted. It must leave the loop room."""
+        self._before.append(prepare)
 
-    def _make(self, metric: Metric) -> None:
-        if metric.kind is Kind.COUNTER:
-            self._counters[metric.name] = Counter(metric.name, metric.help, metric.labels, registry=self.registry)
-        elif metric.kind is Kind.GAUGE:
-            self._gauges[metric.name] = Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
-        else:
-            self._histograms[metric.name] = Histogram(
-                metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry
-            )
+    async def scrape(self) -> bytes:
+        """All metrics as they are now, in Prometheus' text format."""
+        for prepare in self._before:
+            await prepare()
+        return self.text()
+
+    def text(self) -> bytes:
+        """All metrics as they were set last, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _number(self, name: str, labels: tuple[str, ...], kind: Kind) -> Number:
+        of_name = self._numbers[name]
+        found = of_name.get(labels)
+        if found is None:
+            self._checked(name, labels, kind)
+            found = of_name[labels] = Number()
+        return found
+
+    def _checked(self, name: str, labels: tuple[str, ...], kind: Kind) -> Metric:
+        metric = self._metrics[name]
+        if metric.kind is not kind:
+            raise ValueError(f"{name} is a {metric.kind}, not a {kind}")
+        if len(labels) != len(metric.labels):
+            raise ValueError(f"{name} has the labels {metric.labels}, not {len(labels)} of them")
+        return metric
+
+    def _families(self) -> Iterator[Family]:
+        for metric in self._metrics.values():
+            if metric.kind is Kind.HISTOGRAM:
+                yield self._histogram(metric)
+                continue
+            make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+            family = make(metric.name, metric.help, labels=metric.labels)
+            for labels, number in self._numbers[metric.name].items():
+                family.add_metric(labels, number.value)
+            yield family
+
+    def _histogram(self, metric: Metric) -> Family:
+        family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        bounds = [*map(str, metric.buckets), "+Inf"]
+        for labels, distribution in self._distributions[metric.name].items():
+            counts = accumulate(distribution.counts)
+            family.add_metric(labels, list(zip(bounds, counts, strict=True)), distribution.sum)
+        return family
+
+
+class _Families(Collector):
+    """What prometheus_client asks at each scrape."""
+
+    def __init__(self, families: Callable[[], Iterator[Family]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Family]:
+        return self._families()

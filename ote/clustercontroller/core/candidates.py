@@ -54,6 +54,19 @@ class Candidates:
     def is_home(self, candidate: Alternate) -> bool:
         return self.home is not None and same(self.home, candidate)
 
+    def kind(self, candidate: Alternate) -> str:
+        """Which class a candidate is of, as metrics name it."""
+        lists = self.alternates
+        if self.is_home(candidate):
+            return "home"
+        classes = {
+            "same": [lists.parent] if lists.parent else [],
+            "parent_sibling": lists.uncles,
+            "grandparent": [lists.grandparent] if lists.grandparent else [],
+            "own_sibling": lists.siblings,
+        }
+        return next((kind for kind, members in classes.items() if any(same(m, candidate) for m in members)), "other")
+
     def welcomed(self, candidate: Alternate, welcome: Welcome) -> Alternate:
         """Remember what a candidate said of itself; the candidate with its name and uid."""
         learned = Alternate(welcome.name, welcome.uid, candidate.address)

@@ -294,6 +294,7 @@ class Children:
     def _resync(self, child: _Link) -> None:
         child.difference, child.same, child.different = None, 0, 0
         child.patience = min(_RESYNC_MOST, child.patience * 2)
+        self._ctx.count("ote_registry_resyncs_total")
         self._ctx.send(child.number, m.Resync())
 
     def news(self, link: int, news: m.News) -> None:

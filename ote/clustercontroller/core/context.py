@@ -107,6 +107,9 @@ class Context:
     def barrier(self) -> None:
         self.effects.append(fx.Barrier())
 
+    def count(self, name: str, *labels: str, value: float = 1.0) -> None:
+        self.effects.append(fx.Count(name, labels, value))
+
     def log(self, level: str, message: str, **fields: Any) -> None:
         self.effects.append(fx.Log(level, message, fields))
 

@@ -8,6 +8,7 @@ ends of a tunnel alike. What lies below a cluster that is away is not counted an
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.messages import Digest
@@ -29,6 +30,16 @@ class Sums:
         self._root = root
         self._entries = entries
         self._sums: dict[str, list[int]] = {}
+
+    def load(self, entries: list[ClusterEntry], children: Mapping[str, Collection[str]]) -> None:
+        """Enter parents before children, so that each is counted once: an entered one brings what is below it."""
+        order = [self._root, *sorted({entry.parent_uid for entry in entries} - self._entries.keys())]
+        for uid in order:
+            order.extend(children.get(uid, ()))
+        for uid in order:
+            entry = self._entries.get(uid)
+            if entry is not None and uid != self._root:
+                self.enter(entry)
 
     def enter(self, entry: ClusterEntry) -> None:
         """Count an entry and all below it in the sums above it."""

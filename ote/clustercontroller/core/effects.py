@@ -184,6 +184,15 @@ class Exit:
 
 
 @dataclass(slots=True)
+class Count:
+    """Add `value` to the counter of this name and label values, or observe it if the name is a histogram's."""
+
+    name: str
+    labels: tuple[str, ...] = ()
+    value: float = 1.0
+
+
+@dataclass(slots=True)
 class Log:
     """One log line: a constant message and fields. `level`: debug, info, warning, error."""
 
@@ -213,5 +222,6 @@ Effect = (
     | Answer
     | Ask
     | Exit
+    | Count
     | Log
 )

@@ -252,6 +252,7 @@ class Origin:
             return
         dispatch = self._accept(event)
         ledger.add(dispatch)
+        ledger.count(dispatch)
         if dispatch.change:
             ctx.put("dispatches", event.dispatch_id, dispatch.disk_row())
             ctx.barrier()
@@ -350,13 +351,17 @@ class Origin:
     def _deliver(self, dispatch: OriginDispatch, targets: Iterable[OriginTarget]) -> None:
         row, ctx = dispatch.row, self._ctx
         by_incarnation: dict[int, list[m.DeliveryTarget]] = {}
+        again = 0
         for target in targets:
             aim = target.row
+            again += aim.attempts > 0
             aim.attempts += 1
             target.attempts |= 1 << aim.attempts
             by_incarnation.setdefault(aim.incarnation, []).append(
                 m.DeliveryTarget(aim.uid, aim.journal_id, aim.seq, aim.after, aim.attempts, aim.received)
             )
+        if again:
+            ctx.count("ote_dispatch_resends_total", "command", value=again)
         for incarnation, aims in by_incarnation.items():
             self._route.deliver(
                 m.Deliver(

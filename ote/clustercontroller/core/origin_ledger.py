@@ -18,7 +18,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.origin_state import Chain, OriginDispatch, OriginTarget, loaded_dispatch
 from ote.clustercontroller.core.records import DispatchRow, Self, Sequence, TargetRow
-from ote.clustercontroller.core.states import FINAL, OUTCOME_UNKNOWN, QUEUED, SENT
+from ote.clustercontroller.core.states import FINAL, OUTCOME_UNKNOWN, QUEUED, SENT, UNREACHABLE
 from ote.clustercontroller.core.timers import Timers
 
 NO_ANSWER = "NO_ANSWER"
@@ -89,6 +89,14 @@ class Ledger:
                 self._index(target)
         if not dispatch.open:
             self._finished(dispatch, dispatch.begun)
+
+    def count(self, dispatch: OriginDispatch) -> None:
+        """Count one that was accepted just now."""
+        ctx, targets = self._ctx, len(dispatch.targets)
+        ctx.count("ote_dispatch_accepted_total")
+        ctx.count("ote_dispatch_targets_total", value=targets)
+        if dispatch.unsettled < targets:
+            ctx.count("ote_dispatch_settled_total", UNREACHABLE, value=targets - dispatch.unsettled)
 
     def last(self, uid: str) -> int:
         """The highest number used for a cluster by this incarnation."""
@@ -191,7 +199,10 @@ class Ledger:
         row.state, row.reason, row.message, row.body = state, reason, message, body
         row.since = self.wall(dispatch)
         if first:
-            row.latency_ms = round((self._ctx.now - dispatch.begun) * 1000)
+            latency = self._ctx.now - dispatch.begun
+            row.latency_ms = round(latency * 1000)
+            self._ctx.count("ote_dispatch_settled_total", state)
+            self._ctx.count("ote_dispatch_latency_seconds", value=latency)
             self.unsettled -= 1
             dispatch.unsettled -= 1
             if not dispatch.unsettled:

@@ -87,6 +87,7 @@ class Parents:
         self._stopping = False
         self._heartbeat_at = NEVER
         self._excused_until = -NEVER
+        self._lost_at = NEVER
 
     # --- what others want to know ---------------------------------------------------------------------------------
 
@@ -111,6 +112,11 @@ class Parents:
     def path(self) -> list[m.PathStep]:
         """Root first, this controller last; itself alone while it has no parent."""
         return self._path
+
+    @property
+    def beat_age(self) -> float:
+        """Seconds since the root's beat has grown here; 0 for a root, and before the first parent."""
+        return 0.0 if self.is_root or self._cut_off.beat_at == -NEVER else self._ctx.now - self._cut_off.beat_at
 
     @property
     def active_link(self) -> int | None:
@@ -283,6 +289,11 @@ class Parents:
         self._path = [*link.path, self._me]
         self._drop_others("another parent was taken")
         ctx.log("info", "attached", parent=key(link.candidate), epoch=epoch, connected=link.connected)
+        again = old is not None and old.uid == link.uid
+        ctx.count("ote_failover_attaches_total", "same" if again else self._candidates.kind(link.candidate))
+        if self._lost_at < NEVER:
+            ctx.count("ote_failover_attach_seconds", value=ctx.now - self._lost_at)
+            self._lost_at = NEVER
         self._callbacks.attached(link.number, link.uid, epoch)
         if old is not None:
             self._leave(old, epoch)
@@ -343,14 +354,14 @@ class Parents:
             self._consider()
         if link.phase != ACTIVE:
             return
-        reason = ""
+        reason = cause = ""
         if beat.silence_ms / 1000 >= link.dead_after and self._ctx.now >= self._excused_until:
-            reason = "it does not hear this side"
+            reason, cause = "it does not hear this side", "silent"
         elif link.leads_through(self._ctx.uid):
-            reason = "its path leads through this cluster"
+            reason, cause = "its path leads through this cluster", "ring"
         if reason:
             self._close(link, reason)
-            self._lost(link, reason, useless=True)
+            self._lost(link, reason, cause, useless=True)
             return
         self._follow(link)
         if link.draining and not drained:
@@ -395,7 +406,7 @@ class Parents:
         first = self._refusals.note(link.candidate, refused)
         self._close(link, reason)
         if phase == ACTIVE:
-            self._lost(link, reason)
+            self._lost(link, reason, "refused")
         elif superseded and not settled and self._learn_epoch(refused.epoch) and first:
             self._search.dial(link.candidate, link.last_resort)
         elif not settled:
@@ -409,7 +420,7 @@ class Parents:
             return
         self._links.remove(link)
         if link.phase == ACTIVE:
-            self._lost(link, reason)
+            self._lost(link, reason, "closed")
         elif link.phase != LEAVING:
             self._gave_up(link)
 
@@ -433,7 +444,7 @@ class Parents:
         if link.phase == ATTACHING and active is not None:
             if active.uid == link.uid:
                 self._close(active, "its place was to be taken by a link that came to nothing")
-                self._lost(active, "attaching anew came to nothing")
+                self._lost(active, "attaching anew came to nothing", "closed")
             else:
                 self._search.refresh()
         self._consider()
@@ -449,9 +460,11 @@ class Parents:
         link.deadline = self._ctx.now + _DRAIN_WITHIN
         self._ctx.send(link.number, m.Goodbye(epoch, next_epoch))
 
-    def _lost(self, link: Link, reason: str, *, useless: bool = False) -> None:
+    def _lost(self, link: Link, reason: str, cause: str, *, useless: bool = False) -> None:
         """The active link is gone. `useless`: its far end may take a new link and be none the better for it."""
         self._ctx.log("warning", "parent lost", parent=key(link.candidate), reason=reason)
+        self._ctx.count("ote_failover_parent_losses_total", cause)
+        self._lost_at = self._ctx.now
         home = self._candidates.is_home(link.candidate)
         if home:
             self._homing.lost_home()
@@ -488,7 +501,7 @@ class Parents:
         active = self._links.active
         if active is not None and now >= active.heard + active.dead_after:
             self._close(active, "silent")
-            self._lost(active, "nothing was heard of it", useless=True)
+            self._lost(active, "nothing was heard of it", "silent", useless=True)
         elif active is not None:
             self._keep(active)
         for link in self._links:

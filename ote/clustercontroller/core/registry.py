@@ -67,6 +67,7 @@ class Registry:
         self._accounts: dict[str, set[str]] = {}
         self._telling = Telling()
         self._seen = 1
+        self._refused = 0
         self._moved: dict[str, None] = {}
         self._shown: dict[str, None] = {}
         own = ClusterRecord(ctx.uid, ctx.name, "", 0, ctx.instance, b"", ctx.public_key, up=True)
@@ -93,8 +94,7 @@ class Registry:
                 self._drop_child(entry)
                 entry.parent_uid, entry.up = "", False
                 self._children.setdefault("", set()).add(entry.uid)
-        loaded = [self.entries[row.record.uid] for row in rows]
-        self._load_sums(loaded)
+        self._sums.load([self.entries[row.record.uid] for row in rows], self._children)
 
     def _in_ring(self, entry: ClusterEntry) -> bool:
         seen = set()
@@ -105,16 +105,6 @@ class Registry:
             seen.add(uid)
             uid = self.entries[uid].parent_uid
         return False
-
-    def _load_sums(self, entries: list[ClusterEntry]) -> None:
-        """Enter parents before children, so that each is counted once: an entered one brings what is below it."""
-        order = [self._me, *sorted({e.parent_uid for e in entries} - self.entries.keys())]
-        for uid in order:
-            order.extend(self._children.get(uid, ()))
-        for uid in order:
-            entry = self.entries.get(uid)
-            if entry is not None and entry is not self.own:
-                self._sums.enter(entry)
 
     def set_own(self, record: ClusterRecord) -> None:
         """This cluster's own record has changed."""
@@ -143,17 +133,20 @@ class Registry:
         """Take news of a direct child, also as part of a full account. Returns whether anything changed."""
         if news.full_begin:
             self._accounts[via] = set()
-        changed = False
+        taken, self._refused = 0, 0
         seen = self._accounts.get(via)
         for record in news.records:
-            changed |= self._take(record, via)
+            taken += self._take(record, via)
             entry = self.entries.get(record.uid)
             if seen is not None and entry is not None and entry.epoch == record.epoch:
                 seen.add(record.uid)
-        if news.full_end and seen is not None:
-            changed |= self._end_missing(via, self._accounts.pop(via))
+        ended = news.full_end and seen is not None and self._end_missing(via, self._accounts.pop(via))
+        if taken:
+            self.ctx.count("ote_registry_news_total", "taken", value=taken)
+        if self._refused:
+            self.ctx.count("ote_registry_news_total", "refused", value=self._refused)
         self._flush()
-        return changed
+        return taken > 0 or ended
 
     def _end_missing(self, via: str, seen: Collection[str]) -> bool:
         ended = False
@@ -168,22 +161,19 @@ class Registry:
         uid = record.uid
         if uid == self._me:
             # The child has this cluster below itself from a time when it stood above.
-            self._answer(via, Away(uid, max(self.own.epoch, record.epoch)))
-            return False
+            return self._decline(via, Away(uid, max(self.own.epoch, record.epoch)))
         if uid in self.evicted:
-            self._answer(via, Evictions([uid]))
-            return False
+            return self._decline(via, Evictions([uid]))
         entry = self.entries.get(uid)
         if entry is None or (record.epoch > entry.epoch and record.epoch >= entry.away):
             return self._take_attachment(entry, record, via)
         if record.epoch < entry.known_epoch or entry.is_away:
-            self._answer(via, Away(uid, entry.known_epoch, self._parent_name(entry)))
-            return False
+            return self._decline(via, Away(uid, entry.known_epoch, self._parent_name(entry)))
         same = (entry.parent_uid, entry.instance) == (record.parent_uid, record.instance)
         if self.via(uid) != via:
             if not same:
                 # Two attachments of one epoch, from a disk that was set back: only a higher one can settle it.
-                self._answer(via, Away(uid, entry.epoch, self._parent_name(entry), entry.instance))
+                return self._decline(via, Away(uid, entry.epoch, self._parent_name(entry), entry.instance))
             return False
         if not same:
             return self._take_attachment(entry, record, via)
@@ -216,6 +206,7 @@ class Registry:
         problem = self._refusal(entry, record, via)
         if problem:
             self.ctx.log("warning", "attachment not taken", cluster=record.name, uid=uid, via=via, problem=problem)
+            self._refused += 1
             return False
         old_via = None
         if entry is None:
@@ -577,6 +568,12 @@ class Registry:
             if with_away or not self.entries[below].is_away:
                 yield below
                 waiting.extend(self._children.get(below, ()))
+
+    def _decline(self, via: str, item: Away | Evictions) -> bool:
+        """Answer a record that is not taken."""
+        self._refused += 1
+        self._answer(via, item)
+        return False
 
     def _answer(self, via: str, item: Away | Evictions) -> None:
         link = self._links.get(via)

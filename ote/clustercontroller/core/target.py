@@ -353,6 +353,7 @@ class Target:
             self._journal.acknowledge([change])
             return
         self._late.append(self._report(change, m.RESULT, change.row.body))
+        self._ctx.count("ote_dispatch_resends_total", "result")
         change.tries += 1
         self._timers.at(self._ctx.now + delay(self._ctx, change.tries), self._resend, change)
 
@@ -360,6 +361,8 @@ class Target:
         """There is a new way up: tell all results that were not acknowledged, and fetch on."""
         for change in self._unacked:
             self._late.append(self._report(change, m.RESULT, change.row.body))
+        if self._unacked:
+            self._ctx.count("ote_dispatch_resends_total", "result", value=len(self._unacked))
         for change in self._fetching.values():
             self._fetch(change)
 
