@@ -140,7 +140,11 @@ CATALOG: tuple[Metric, ...] = (
         "From the loss of a parent to the next attachment; moves without a loss are not in it.",
         buckets=_ATTACH,
     ),
-    Metric("ote_failover_beat_age_seconds", Kind.GAUGE, "Since when the root's beat has not grown here; 0 at the root, and before the first beat."),
+    Metric(
+        "ote_failover_beat_age_seconds",
+        Kind.GAUGE,
+        "Seconds since the root's beat grew here; 0 at the root, and before the first parent.",
+    ),
     Metric("ote_failover_depth", Kind.GAUGE, "Hops to the root by the last beat."),
     Metric(
         "ote_shim_executions_total",
@@ -150,7 +154,12 @@ CATALOG: tuple[Metric, ...] = (
         "command: kind of the command (apply, delete, get, …) · "
         "outcome: succeeded, failed, cancelled, lost (the call broke; a change is asked for again if that is safe)",
     ),
-    Metric("ote_shim_execution_seconds", Kind.HISTOGRAM, "How long calls of the shim took that ended with a result.", buckets=_LATENCY),
+    Metric(
+        "ote_shim_execution_seconds",
+        Kind.HISTOGRAM,
+        "How long calls of the shim took that ended with a result.",
+        buckets=_LATENCY,
+    ),
     Metric("ote_shim_restarts_total", Kind.COUNTER, "Times that the shim came back as another instance."),
     Metric("ote_shim_connected", Kind.GAUGE, "1 while the shim answers, else 0."),
     Metric(
