@@ -1,0 +1,360 @@
+"""Random histories: a tree, a while of everything that can go wrong, then peace; `Checks` watches.
+
+A history is its seed: `History(seed).play()` raises `Violation` with the seed and the last things that happened.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core.context import CoreSettings
+from tests.scenarios.sim.checks import Checks, Violation
+from tests.scenarios.sim.world import Site, Submitted, World
+
+_PEACE = 400.0
+"""Virtual seconds after which all must be well."""
+
+
+class History:
+    """One history. `log` has what was done, newest last."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        rng = self.rng
+        settings = CoreSettings(
+            hold_limit=rng.choice([4, 512]),
+            admit_per_second=rng.choice([400.0, 400.0, 3.0]),
+            leave_cut_off_after=rng.choice([30.0, 6.0, None]),
+            return_wait_base=rng.choice([10.0, 2.0]),
+            return_wait_cap=60.0,
+        )
+        self.world = World(seed, settings)
+        self.world.full = rng.choice([0.0, 0.0, 0.02, 0.1])
+        self.world.slow = rng.choice([0.005, 0.03, 0.3])
+        self.checks = Checks(self.world)
+        self.log: deque[str] = deque(maxlen=2000)
+        self.disasters = rng.random() < 0.5
+        """Disks are lost and set back, machines cloned."""
+        self.retired: set[Site] = set()
+        self._asleep: dict[Site, float] = {}
+        self._submitted: list[Submitted] = []
+        self._build()
+
+    # --- the tree -------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        rng, world = self.rng, self.world
+        durable = self.disasters or rng.random() < 0.5
+
+        def shim(chance: float) -> str:
+            return ("durable" if durable else "instance") if rng.random() < chance else ""
+
+        world.add("root", shim=shim(0.2))
+        regions = [f"r{n}" for n in range(rng.randint(1, 3))]
+        for region in regions:
+            world.add(region, "root", shim=shim(0.2), knows_parent=rng.random() < 0.7)
+        above = list(regions)
+        for n in range(rng.randint(0, 3)):
+            world.add(f"a{n}", rng.choice(regions), shim=shim(0.2))
+            above.append(f"a{n}")
+        for n in range(rng.randint(2, 9)):
+            world.add(f"e{n}", rng.choice(above), shim=shim(0.9), takes_children=rng.random() < 0.2)
+        for site in world.sites.values():
+            site.knows_parent = site.parent is None or rng.random() < 0.8
+
+    def pick(self, *kinds: str) -> Site:
+        """A machine whose name begins with one of these letters; any, without."""
+        sites = [s for s in self.world.sites.values() if s not in self.retired]
+        if kinds:
+            sites = [s for s in sites if s.name[0] in kinds and s.name != "root"]
+        return self.rng.choice(sites or [self.world.sites["r0"]])
+
+    def running(self) -> list[Site]:
+        return [site for site in self.world.sites.values() if site.process is not None and site not in self.retired]
+
+    def say(self, text: str) -> None:
+        self.log.append(f"{self.world.now - 1000:8.3f} {text}")
+
+    # --- what may happen ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        down = [s for s in self.world.sites.values() if s.process is None and s not in self.retired]
+        if down:
+            site = self.rng.choice(down)
+            self.say(f"start {site.name}")
+            self.world.start(site)
+
+    def kill(self) -> None:
+        site = self.pick()
+        if site.process is not None:
+            self.say(f"kill {site.name}")
+            self.world.kill(site)
+            if self.rng.random() < 0.5:
+                self.say(f"start {site.name}")
+                self.world.start(site)
+
+    def power_off(self) -> None:
+        site = self.pick()
+        if site.process is not None:
+            self.say(f"power off {site.name}")
+            self.world.power_off(site)
+
+    def stop(self) -> None:
+        site = self.pick()
+        if site.process is not None and not site.process.asleep:
+            self.say(f"stop {site.name}")
+            self.world.stop(site, self.rng.choice([1.0, 10.0]))
+
+    def cut(self) -> None:
+        a, b = self.pick(), self.pick()
+        if a is not b:
+            one_way = self.rng.random() < 0.4
+            self.say(f"cut {a.name} -> {b.name}{' one-way' if one_way else ''}")
+            self.world.cut(a, b, one_way)
+
+    def cut_home(self) -> None:
+        a = self.pick()
+        if a.parent is not None:
+            pair = [a, a.parent]
+            self.rng.shuffle(pair)
+            one_way = self.rng.random() < 0.4
+            self.say(f"cut {pair[0].name} -> {pair[1].name}{' one-way' if one_way else ''}")
+            self.world.cut(pair[0], pair[1], one_way)
+
+    def isolate(self) -> None:
+        """A machine, and what is near it, lose the rest."""
+        near = {self.pick(), self.pick()}
+        self.say(f"isolate {', '.join(sorted(s.name for s in near))}")
+        for a in near:
+            for b in self.world.sites.values():
+                if b not in near:
+                    self.world.cut(a, b)
+
+    def heal(self) -> None:
+        self.say("heal all cuts")
+        self.world.heal_all()
+
+    def break_link(self) -> None:
+        running = [site for site in self.running() if site.process and site.process.parent()]
+        if running:
+            site = self.rng.choice(running)
+            assert site.process is not None
+            parent = site.process.parent()
+            assert parent is not None
+            self.say(f"break {site.name} - {parent.site.name}")
+            self.world.break_links(site, parent.site)
+
+    def delay(self) -> None:
+        a, b = self.pick(), self.pick()
+        if a is not b:
+            seconds = self.rng.choice([0.001, 0.05, 0.5, 2.0])
+            self.say(f"delay {a.name} - {b.name} {seconds}")
+            self.world.delay_way(a, b, seconds)
+
+    def sleep(self) -> None:
+        site = self.pick()
+        process = site.process
+        if process is not None and not process.asleep:
+            seconds = self.rng.choice([0.5, 3.0, 8.0, 20.0])
+            self.say(f"sleep {site.name} {seconds}")
+            process.sleep()
+
+            def wake() -> None:
+                if process.alive and process.asleep:
+                    self.say(f"wake {site.name}")
+                    process.wake()
+
+            self.world.after(seconds, wake)
+
+    def snapshot(self) -> None:
+        self.world.snapshot(self.pick())
+
+    def roll_back(self) -> None:
+        site = self.pick()
+        if not site.snapshots:
+            return
+        self.say(f"roll back {site.name}")
+        self.world.kill(site)
+        self.checks.forgetful.add(site.uid)
+        self.world.roll_back(site, self.rng.choice(site.snapshots))
+        self.world.start(site)
+
+    def lose_disk(self) -> None:
+        site = self.pick("e", "a", "r")
+        if site.clone_of is not None or any(s.clone_of is site for s in self.world.sites.values()):
+            return
+        self.say(f"lose the disk of {site.name} {site.uid}")
+        self.checks.forgetful.add(site.uid)
+        old = site.uid
+        self.world.replace(site)
+        self._gone(old)
+        self.world.start(site)
+
+    def clone(self) -> None:
+        site = self.pick("e", "a", "r")
+        if site.clone_of is None and f"{site.name}'" not in self.world.sites and site.starts:
+            self.say(f"clone {site.name}")
+            self.checks.forgetful.add(site.uid)
+            self.world.start(self.world.clone(site))
+
+    def evict(self) -> None:
+        site = self.pick("e", "a")
+        root = self.world.sites["root"]
+        if root.process is None or site.clone_of is not None or f"{site.name}'" in self.world.sites:
+            return
+        if root.process.core.registry.get(site.uid) is None:
+            return
+        self.say(f"evict {site.name}")
+        self.world.evict(root, site.uid)
+        self.checks.gone.add(site.uid)
+        site.evicted = True
+        self.retired.add(site)
+
+    def _gone(self, uid: str) -> None:
+        """An operator evicts, wherever the eviction can be said."""
+        self.checks.gone.add(uid)
+
+    def drain(self) -> None:
+        origin = self.rng.choice(self.running() or [self.world.sites["root"]])
+        site = self.pick("r", "a")
+        off = self.rng.random() < 0.6
+        self.say(f"drain {site.name} {'off' if off else ''} by {origin.name}")
+        self._keep(self.world.submit(origin, [site], "drain", body={"off": off, "timeout": 5.0}))
+
+    def label(self) -> None:
+        if self.running():
+            origin, site = self.rng.choice(self.running()), self.pick()
+            self.say(f"label {site.name} by {origin.name}")
+            body = {"labels": {"k": str(self.rng.randint(0, 9))}}
+            self._keep(self.world.submit(origin, [site], "set_facts", body=body))
+
+    def submit(self) -> None:
+        running = self.running()
+        if not running:
+            return
+        origin = self.rng.choice([*running, *(s for s in running if s.name == "root")])
+        with_shim = [s for s in self.world.sites.values() if s.shim is not None and s.clone_of is None]
+        if not with_shim:
+            return
+        targets = self.rng.sample(with_shim, min(len(with_shim), self.rng.choice([1, 1, 2, 5])))
+        command = self.rng.choice(["apply"] * 7 + ["get", "get", "noop"])
+        ttl = self.rng.choice([0.0, 2.0, 10.0, 30.0, 60.0, 60.0])
+        payload = command == "apply" and self.rng.random() < 0.1
+        for _ in range(self.rng.choice([1, 1, 1, 3, 8])):
+            submitted = self.world.submit(origin, targets, command, ttl=ttl, payload=payload)
+            if submitted is not None:
+                names = " ".join(submitted.targets)
+                self.say(f"{submitted.id} {command} by {origin.name} ttl {ttl} {'payload ' if payload else ''}to {names}")
+                self._keep(submitted)
+
+    def _keep(self, submitted: Submitted | None) -> None:
+        if submitted is not None:
+            self._submitted.append(submitted)
+
+    def cancel(self) -> None:
+        if self._submitted:
+            submitted = self.rng.choice(self._submitted[-10:])
+            self.say(f"cancel {submitted.id}")
+            self.world.cancel(submitted)
+
+    def restart_shim(self) -> None:
+        site = self.pick("e")
+        if site.shim is None:
+            return
+        self.say(f"restart the shim of {site.name}")
+        shim = site.shim
+        shim.restart()
+        shim.up = False
+        process = site.process
+        if process is not None:
+            process.post(ev.ShimDown("gone"))
+            process.find_shim()
+
+        def back() -> None:
+            shim.up = True
+
+        self.world.after(self.rng.choice([0.01, 1.0, 5.0]), back)
+
+    # --- play -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        often: list[Callable[[], None]] = [self.submit] * 6 + [self.start] * 3 + [self.kill] * 2
+        often += [self.cut, self.cut_home, self.heal, self.heal, self.break_link, self.snapshot, self.cancel]
+        rare = [self.power_off, self.stop, self.isolate, self.delay, self.sleep, self.sleep, self.drain, self.drain]
+        rare += [self.label, self.restart_shim]
+        disasters = [self.roll_back, self.lose_disk, self.clone, self.evict]
+        draw = self.rng.random()
+        kinds = often if draw < 0.6 else disasters if draw > 0.9 and self.disasters else rare
+        self.rng.choice(kinds)()
+
+    def play(self) -> None:
+        """Raises Violation, with all that is needed to understand it."""
+        try:
+            self._play()
+        except Exception as failure:
+            told = "\n".join(self.log)
+            raise Violation(f"seed {self.seed} at {self.world.now - 1000:.3f}: {failure!r}\n{told}") from failure
+
+    def _play(self) -> None:
+        rng, world = self.rng, self.world
+        for site in list(world.sites.values()):
+            world.after(rng.choice([0.0, 0.0, 0.0, 2.0]), lambda site=site: self._first_start(site))  # type: ignore[misc]
+        world.run(rng.choice([0.5, 5.0]))
+        for _ in range(rng.randint(10, 70)):
+            self.step()
+            world.run(rng.choice([0.0, 0.05, 0.3, 1.0, 3.0]))
+            self.checks.audit()
+        self.peace()
+
+    def _first_start(self, site: Site) -> None:
+        if site.process is None and site not in self.retired:
+            self.world.start(site)
+
+    def peace(self) -> None:
+        """Everything is mended; then everything must become well."""
+        world = self.world
+        self.say("peace")
+        world.full = 0.0
+        world.heal_all()
+        for site in list(world.sites.values()):
+            for other in world.sites.values():
+                world.delay_way(site, other, 0.005)
+            if site.process is not None and site.process.asleep:
+                site.process.wake()
+        self._end_clones()
+        self._start_all()
+        root = world.sites["root"]
+        world.run(12.0)
+        self._start_all()  # those that were stopping
+        for site in list(world.sites.values()):
+            if site.process is not None and site not in self.retired:
+                world.submit(root, [site], "drain", body={"off": True})
+        for uid in self.checks.gone:
+            world.evict(root, uid)
+        if not world.run_until(lambda: not self.problems(), _PEACE, step=5.0):
+            raise Violation("; ".join(self.problems()))
+        self.checks.audit()
+
+    def _end_clones(self) -> None:
+        """An operator has seen CLUSTER_CLONED: the copies are switched off, the others started again."""
+        for site in self.world.sites.values():
+            site.exited = ""
+            if site.clone_of is not None:
+                self.world.kill(site)
+                self.retired.add(site)
+
+    def _start_all(self) -> None:
+        for site in self.members():
+            if site.process is None:
+                self.say(f"start {site.name}")
+                self.world.start(site)
+
+    def members(self) -> list[Site]:
+        return [s for s in self.world.sites.values() if s not in self.retired and not s.exited]
+
+    def problems(self) -> list[str]:
+        return self.checks.problems(self.members())
