@@ -108,14 +108,14 @@ class Node:
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self.settings
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.address = _bindable(settings.listen)
+        _make_folder(settings.data_dir)
         resources.enter_context(_only_one(settings.data_dir))
         for key, value in settings.label.items():
             check_label_key(key)
             check_label_value(value)
         for tag in settings.tag:
             check_tag(tag)
-        self.address = _with_port(settings.listen)
         self.membership = await self._become_member()
         store = Store.open(settings.data_dir / "store.db", tables=["self", "tokens", *TABLES])
         resources.callback(store.close)
@@ -204,7 +204,8 @@ class Node:
             if not membership.member.parent_address:
                 raise FailedPrecondition(
                     "ROOT_HAS_NO_PARENT",
-                    f"{settings.data_dir} is a root; a root cannot be put under another controller",
+                    f"{settings.data_dir} is a root, which cannot be put under another controller: "
+                    "take another --data-dir, or remove this one if its tree is not needed",
                 )
             membership.set_home(settings.parent)
         return membership
@@ -242,7 +243,7 @@ class Node:
             instance=secrets.token_hex(8),
             public_key=self.membership.public_key,
             settings=_core_settings(settings),
-            rng=random.SystemRandom(),
+            rng=_Random(),
             sign=lambda statement: sign_statement(key, statement),
             verify=verify_statement,
             software=ote.__version__,
@@ -442,6 +443,13 @@ _SHIM_OPTIONS = (("grpc.max_receive_message_length", 20 * 1024 * 1024),)
 """Outputs of reads come whole."""
 
 
+class _Random(random.Random):
+    """Ids are the system's random bits; for jitter its own generator is good enough, and does not call the system."""
+
+    def getrandbits(self, k: int, /) -> int:
+        return secrets.randbits(k)
+
+
 def _load(store: Store) -> dict[str, dict[str, Any]]:
     decode = msgspec.msgpack.decode
     tables: dict[str, dict[str, Any]] = {
@@ -467,15 +475,25 @@ def _core_settings(settings: Settings) -> CoreSettings:
     )
 
 
-def _with_port(address: str) -> str:
-    """The address with a free port instead of 0."""
+def _bindable(address: str) -> str:
+    """The address, with a free port instead of 0, if it can be listened on. Errors: FailedPrecondition."""
     host, port = split_host_port(address)
-    if port:
-        return address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return join_host_port(host, probe.getsockname()[1])
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            return join_host_port(host, probe.getsockname()[1])
+    except OSError as error:
+        raise FailedPrecondition("ADDRESS_NOT_USABLE", f"cannot listen on {address}: {error.strerror}") from None
+
+
+def _make_folder(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / "lock").touch()
+    except OSError as error:
+        raise FailedPrecondition("DATA_DIR_NOT_USABLE", f"cannot use {data_dir}: {error.strerror}") from None
 
 
 def _unspecified(address: str) -> bool:
