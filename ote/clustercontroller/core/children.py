@@ -8,7 +8,8 @@ Events in: `hello`, `unattached` (an item of a link that waits), `heard`, `heart
 attached elsewhere. Effects out: `Send` of Welcome, Refused, Attached, Beat, Alternates, Evictions, Resync and Drained;
 `CloseLink`; `Put` of `self` with a barrier before the first child hears Attached.
 
-Who is refused: a wrong protocol version, another identity than the certificate's, the evicted, a name held by another
+Who is refused: a wrong protocol version, another identity than the certificate's or another key than the one on
+record, the evicted, a name held by another
 uid (only newcomers: a clash made during a cut keeps its tunnel), an instance that another instance of the same uid has
 followed (a clone), anybody but last resorts while draining, and the ones above the admission rate.
 
@@ -70,6 +71,8 @@ class _Link:
     number: int
     hello: m.Hello
     since: float
+    leaf: bool = False
+    """It speaks for itself only, and is proposed as a parent to nobody."""
     epoch: int = 0
     """Of the attachment; 0 while it waits."""
     beats: int = 0
@@ -113,9 +116,11 @@ class Children:
 
     # --- opening a link -------------------------------------------------------------------------------------------
 
-    def hello(self, link: int, hello: m.Hello, peer_uid: str, peer_name: str) -> m.Welcome | m.Refused:
-        """A child opens a link; `peer_uid` and `peer_name` are of its certificate. The answer has been sent."""
-        refused = self._refusal(hello, peer_uid, peer_name)
+    def hello(
+        self, link: int, hello: m.Hello, peer_uid: str, peer_name: str, peer_key: bytes = b"", *, leaf: bool = False
+    ) -> m.Welcome | m.Refused:
+        """A child opens a link; `peer_` is of its certificate (see events.ChildHello). The answer has been sent."""
+        refused = self._refusal(hello, peer_uid, peer_name, peer_key)
         if link in self._links:
             refused = m.Refused("BAD_FRAME", "hello twice on one stream")
             self._drop(self._links[link])
@@ -125,7 +130,7 @@ class Children:
             self._ctx.emit(fx.CloseLink(link, refused.reason))
             return refused
         self._replace_waiting(hello.uid)
-        opened = _Link(link, hello, self._ctx.now)
+        opened = _Link(link, hello, self._ctx.now, leaf)
         self._links[link] = self._waiting[link] = opened
         self._of_uid.setdefault(hello.uid, []).append(opened)
         welcome = self._welcome(hello.uid)
@@ -157,7 +162,7 @@ class Children:
             protocol_version=PROTOCOL_VERSION,
         )
 
-    def _refusal(self, hello: m.Hello, peer_uid: str, peer_name: str) -> m.Refused | None:
+    def _refusal(self, hello: m.Hello, peer_uid: str, peer_name: str, peer_key: bytes) -> m.Refused | None:
         registry = self._registry
         if PROTOCOL_VERSION not in hello.protocol_versions:
             return m.Refused("PROTOCOL_VERSION", f"this controller speaks version {PROTOCOL_VERSION} of the protocol")
@@ -170,6 +175,8 @@ class Children:
         known = registry.get(hello.uid)
         if known is not None and known.name != hello.name:
             return m.Refused("IDENTITY_MISMATCH", f"this uid is known as {known.name}")
+        if known is not None and peer_key not in (b"", known.public_key):
+            return m.Refused("IDENTITY_MISMATCH", f"{known.name} is known with another key")
         if known is None and (holder := registry.name_holder(hello.name)) is not None:
             return m.Refused("CLUSTER_NAME_TAKEN", f"{hello.name} is the name of {holder}; evict that one first")
         if registry.was_replaced(hello.uid, hello.instance):
@@ -217,6 +224,8 @@ class Children:
         if record.epoch <= known:
             superseded = m.Refused("SUPERSEDED", f"epoch {known} is known of {record.name}", epoch=known)
             return self._refuse(child, superseded)
+        if child.leaf:
+            record = _without_address(record)
         if not self._registry.take(replace(record, up=True, silent_ms=0)):
             problem = "the signature does not hold, the key is not the one known, or the parent is another"
             return self._refuse(child, m.Refused("BAD_ATTACHMENT", problem))
@@ -299,9 +308,12 @@ class Children:
 
     def news(self, link: int, news: m.News) -> None:
         """Changes below the child, or a part of its full account."""
-        uid = self._links[link].hello.uid
-        if self._by_uid.get(uid) is not self._links[link]:
+        child = self._links[link]
+        uid = child.hello.uid
+        if self._by_uid.get(uid) is not child:
             return  # Overtaken by the newer link; its Attach has shown what is missing.
+        if child.leaf:
+            news = replace(news, records=[_without_address(own) for own in news.records if own.uid == uid])
         entry = self._registry.get(uid)
         before = entry and entry.facts
         self._registry.news_from(uid, news)
@@ -317,6 +329,10 @@ class Children:
         self._ctx.log("info", "child left", child=child.hello.name, uid=child.hello.uid, epoch=child.epoch)
         self._ctx.send(link, m.Drained())
         self._ctx.emit(fx.CloseLink(link, "drained"))
+
+    def is_leaf(self, link: int) -> bool:
+        """Whether the child of this link was not enrolled to have children."""
+        return self._links[link].leaf
 
     def bad_frame(self, link: int, problem: str) -> None:
         """The child has said what it may not say there."""
@@ -523,3 +539,9 @@ class Children:
 
     def _waiting_until(self, waiting: _Link) -> float:
         return waiting.since + _WAITING_LIMIT * self._ctx.settings.dead_after
+
+
+def _without_address(record: m.ClusterRecord) -> m.ClusterRecord:
+    """A leaf's record: whatever it says, nobody is sent there for a parent."""
+    facts = record.facts
+    return record if facts is None else replace(record, facts=replace(facts, advertise=""))

@@ -30,7 +30,19 @@ _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
 _CALL_TIMEOUT = 10.0
+_EVICTIONS_AT_ONCE = 500
 _BUSY_MS = 100
+
+ASKED_FROM_BELOW = frozenset(
+    {
+        "ping",
+        "key-of",
+        "reserve-name",
+        "/ote.api.trust.v1.TrustService/Enrol",
+        "/ote.api.route.v1.RouteService/GetDispatch",
+    }
+)
+"""All that a controller may ask of one that is not below it; each hop stops the rest where it comes from a child."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 """What was on disk: {table: {key: record of `records`}}."""
@@ -158,7 +170,9 @@ class Controller:
 
     def _child_hello(self, event: ev.ChildHello) -> None:
         self.parents.child_best(event.hello.best)
-        self.children.hello(event.link, event.hello, event.peer_uid, event.peer_name)
+        self.children.hello(
+            event.link, event.hello, event.peer_uid, event.peer_name, event.peer_key, leaf=event.leaf
+        )
 
     def _from_child(self, event: ev.FromChild) -> None:
         link = event.link
@@ -180,13 +194,16 @@ class Controller:
             case m.News():
                 self.children.news(link, item)
             case m.Ack():
-                self.router.ack(item)
+                if self.registry.via(item.origin_uid) == uid:
+                    self.router.ack(item)
             case m.Goodbye():
                 self.children.goodbye(link, item)
-            case m.Call() | m.Reply():
+            case m.Call():
+                self._asked_from_below(link, uid, item)
+            case m.Reply():
                 self._talk(item, from_above=False)
             case m.Evictions():
-                self._learn_evictions(item.uids, but=link)
+                self._evictions_from_below(link, uid, item.uids)
             case _:
                 self.children.bad_frame(link, f"unexpected {type(item).__name__.lower()}")
 
@@ -241,8 +258,9 @@ class Controller:
             self.own.attached(attachment)
         self.registry.set_own(self.own.record())
         self.registry.told_nothing()
-        if self.registry.evicted:
-            self.ctx.send(link, m.Evictions(sorted(self.registry.evicted)))
+        evicted = sorted(self.registry.evicted)
+        for start in range(0, len(evicted), _EVICTIONS_AT_ONCE):
+            self.ctx.send(link, m.Evictions(evicted[start : start + _EVICTIONS_AT_ONCE]))
         self.target.path_changed()
 
     def _detached(self, link: int) -> None:
@@ -284,6 +302,28 @@ class Controller:
         new = self.registry.take_evictions(uids)
         if new:
             self._tell_evictions(new, but)
+
+    def _evictions_from_below(self, link: int, via: str, uids: list[str]) -> None:
+        """A child may end those below itself. Of those that nobody here knows, the root decides."""
+        registry = self.registry
+        above = {step.uid for step in self.parents.path}
+        below = [uid for uid in uids if registry.via(uid) == via]
+        unknown = [
+            uid
+            for uid in uids
+            if not self.children.is_leaf(link)
+            and uid not in registry.entries
+            and uid not in registry.evicted
+            and uid not in above
+        ]
+        up = self.parents.active_link
+        if self.parents.is_root:
+            below += unknown
+        elif unknown and up is not None:
+            self.ctx.send(up, m.Evictions(unknown))
+        new = registry.take_evictions(below)
+        if new:
+            self._tell_evictions(new, but=None)
 
     def _tell_evictions(self, uids: list[str], but: int | None) -> None:
         message = m.Evictions(uids)
@@ -399,6 +439,16 @@ class Controller:
     def _answered(self, event: ev.Answered) -> None:
         reply = m.Reply(event.id, event.from_uid, event.code, event.reason, event.message, event.body)
         self._talk(reply, from_above=True)
+
+    def _asked_from_below(self, link: int, via: str, call: m.Call) -> None:
+        """A question of a child, or of one below it: in its own name, and nothing that changes what is above."""
+        if self.registry.via(call.from_uid) != via:
+            self.ctx.log("warning", "a question in the name of another", via=via, claimed=call.from_uid)
+        elif call.method in ASKED_FROM_BELOW:
+            self._talk(call, from_above=False)
+        else:
+            refusal = "this is asked by controllers above only"
+            self.ctx.send(link, m.Reply(call.id, call.from_uid, "PERMISSION_DENIED", "NOT_FROM_BELOW", refusal))
 
     def _talk(self, item: m.Call | m.Reply, *, from_above: bool) -> None:
         if isinstance(item, m.Reply):

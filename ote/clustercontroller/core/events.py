@@ -33,12 +33,17 @@ class Wake:
 
 @dataclass(slots=True)
 class ChildHello:
-    """A child opened a link. Its certificate has been verified and is that of `peer_uid` and `peer_name`."""
+    """A child opened a link. Its certificate has been verified and is that of `peer_uid` and `peer_name`.
+
+    peer_key: the certificate's key, SubjectPublicKeyInfo in DER. leaf: it was not enrolled to have children.
+    """
 
     link: int
     hello: Hello
     peer_uid: str
     peer_name: str
+    peer_key: bytes = b""
+    leaf: bool = False
 
 
 @dataclass(slots=True)
