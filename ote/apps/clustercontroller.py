@@ -93,11 +93,17 @@ def program(context: click.Context, /, config: Path | None, **flags: Any) -> int
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, or until the core wants to end. Returns the exit code."""
     stopping = stop_on_signals()
-    _log.info("settings", **effective(settings))
     node = Node(settings, Metrics(), _start_shim)
-    address = await node.start()
-    _log.info("serving", listen=address, advertise=node.advertise, version=ote.__version__)
     told = asyncio.create_task(stopping.wait(), name="signals")
+    starting = asyncio.create_task(node.start(), name="start")
+    await asyncio.wait((told, starting), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return 0
+    address = starting.result()
+    _log.info("settings", **effective(settings))
+    _log.info("serving", listen=address, advertise=node.advertise, version=ote.__version__)
     await asyncio.wait((told, node.exit), return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
     if node.exit.done():

@@ -90,7 +90,7 @@ _TUNNELS = [
 
 def _tunnel(tunnel: Document) -> list[str]:
     return [
-        ("up to " if tunnel["up"] else "down to ") + tunnel["peer"],
+        ("parent " if tunnel["up"] else "child ") + tunnel["peer"],
         age(tunnel["since"]),
         f"{tunnel['silent_ms']} ms",
         size_text(sum(tunnel["sent_bytes"].values())),

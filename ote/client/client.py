@@ -167,15 +167,19 @@ class Client:
         name = ""
         until = 0.0
         delays = self._policy.delays()
+        settled = False
         while not name:
             try:
                 async for event in link.routes.Dispatch(request):
                     name = name or event.accepted.dispatch
+                    settled = settled or event.HasField("summary")
                     yield event
-                    if event.HasField("summary"):
-                        return
+                if settled:
+                    return
                 error: OteError = Unavailable("CONNECTION_FAILED", "the controller ended the call")
             except grpc.aio.AioRpcError as rpc_error:
+                if settled:
+                    return
                 error = from_rpc_error(rpc_error)
             if payload and error.reason == "PAYLOAD_MISSING":
                 payload = await self._put_again(link, request, payload)

@@ -178,11 +178,16 @@ class Dispatches:
             entries = [entry for entry in entries if entry.name in named or not _has_no_shim(entry)]
         if not entries and not request.allow_no_match:
             raise NotFound(
-                "NO_MATCH", "the selector matches no cluster with a shim; see 'ote-ctl cluster list' with the same one"
+                "NO_MATCH", "nothing was sent: the selector matches no cluster with a shim; see 'ote-ctl cluster list'"
             )
         return entries
 
     # --- watching -------------------------------------------------------------------------------------------------
+
+    @property
+    def watchers(self) -> int:
+        """How many calls wait for changes of dispatches."""
+        return sum(len(watchers) for watchers in self._watchers.values())
 
     def changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
         """A target changed."""

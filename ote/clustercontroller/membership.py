@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import structlog
 
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.core.messages import Alternate
-from ote.model.errors import FailedPrecondition, InvalidArgument, OteError, Unavailable
+from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
 from ote.pki import (
     Authority,
     csr,
@@ -39,7 +40,9 @@ PARENT_SERVER_NAME = "parent.ote"
 """Expected of a parent whose name is not known yet: every member that may have children can prove it, nobody else."""
 
 _ENROL_TIMEOUT = 15.0
-_ENROL_RETRY = 0.5
+_ENROL_RETRY = (0.5, 1.0, 2.0, 5.0)
+_PASSING = frozenset({"CONNECTION_FAILED", "DEADLINE_EXCEEDED", "TOKEN_MAKER_UNREACHABLE", "NO_ROUTE", "NO_ANSWER"})
+"""Reasons for which joining is tried again, for as long as it takes."""
 _RENEW_TIMEOUT = 10.0
 _RENEW_AT = 2 / 3
 """Fraction of a certificate's life after which it is renewed."""
@@ -198,24 +201,24 @@ class Membership:
         self._keep(response.certificates)
         self.set_home(parent, response.parent_name)
 
-    async def _enrol(
-        self, parent: str, tls: TlsIdentity, request: trust_pb2.EnrolRequest
-    ) -> trust_pb2.EnrolResponse:
-        """Ask until somebody answers: the parent may be starting, too."""
-        until = time.monotonic() + _ENROL_TIMEOUT
-        while True:
+    async def _enrol(self, parent: str, tls: TlsIdentity, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
+        """Ask until somebody can answer: a whole site may be starting at once."""
+        for wait in chain(_ENROL_RETRY, repeat(_ENROL_RETRY[-1])):
             async with open_channel(parent, tls=tls, server_name=PARENT_SERVER_NAME) as channel:
                 stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
                 try:
                     response: trust_pb2.EnrolResponse = await stub.Enrol(request, timeout=_ENROL_TIMEOUT)
                 except grpc.aio.AioRpcError as error:
                     ours = from_rpc_error(error)
-                    if ours.reason != "CONNECTION_FAILED" or time.monotonic() >= until:
-                        raise _explain(ours, parent, tls.certificate_chain) from error
-                    self._log.debug("parent not reached", parent=parent, error=ours.message)
+                    if ours.reason not in _PASSING:
+                        raise _explain(ours, tls.certificate_chain, parent) from error
+                    self._log.warning(
+                        "cannot join yet", parent=parent, reason=ours.reason, error=ours.message, again_in_s=wait
+                    )
                 else:
                     return response
-            await asyncio.sleep(_ENROL_RETRY)
+            await asyncio.sleep(wait)
+        raise AssertionError("repeat has no end")
 
     def _keep(self, certificates: trust_pb2.Certificates) -> None:
         leaf = identity_of(certificates.certificate)
@@ -292,14 +295,12 @@ class Membership:
         return open_channel(candidate.address, tls=self.tls, server_name=server_name)
 
 
-def _explain(error: OteError, parent: str, token_chain: bytes) -> OteError:
+def _explain(error: OteError, token_chain: bytes, parent: str) -> OteError:
     """TLS refuses without a reason: say what the token itself tells, and what else it can be."""
-    if error.reason not in ("CONNECTION_FAILED", "TLS_FAILED"):
+    if error.reason != "TLS_FAILED":
         return error
     if identity_of(token_chain).not_after <= time.time():
         return FailedPrecondition("TOKEN_EXPIRED", "the join token has expired: ask for another")
-    if error.reason == "CONNECTION_FAILED":
-        return Unavailable("PARENT_UNREACHABLE", f"{parent} does not answer: {error.message}")
     return FailedPrecondition(
         "PARENT_REFUSED",
         f"no connection with {parent}: {error.message}; either the token is of another tree, "

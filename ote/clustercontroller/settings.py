@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from ote.clustercontroller.core.states import CHANGES
 from ote.config.settings import BaseSettings, Duration, DurationOrNever, HostPort, Secret
+
+COMMANDS = CHANGES | {"get", "logs"}
+"""What a cluster can be asked to do."""
+
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d{1,5}")
 
 
 def _doc(text: str, **extra: object) -> Meta:
@@ -79,5 +86,10 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
             raise ValueError("heartbeat is more than 0")
         if self.dead_after < 2 * self.heartbeat:
             raise ValueError("dead_after is at least twice the heartbeat, or every late beat is a loss")
+        is_address = self.shim.startswith("unix:/") or _HOST_PORT.fullmatch(self.shim)
+        if self.shim not in ("process", "podman", "none") and not is_address:
+            raise ValueError(f"shim takes process, podman, none, unix:/PATH or HOST:PORT, not {self.shim!r}")
+        if unknown := sorted(set(self.allow) - COMMANDS):
+            raise ValueError(f"allow takes {', '.join(sorted(COMMANDS))}; not {', '.join(unknown)}")
         if self.join_token and not self.parent:
             raise ValueError("join_token needs parent: where is the token to be used")

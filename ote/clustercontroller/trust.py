@@ -167,7 +167,9 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         if again:
             raise PermissionDenied("KEY_MISMATCH", "this uid has joined with another name or key")
         if token.uses and len(token.used) >= token.uses:
-            raise PermissionDenied("TOKEN_USED_UP", f"the token has been used {token.uses} times; ask for another")
+            raise PermissionDenied(
+                "TOKEN_USED_UP", f"the token was good for {token.uses} and is used up; ask for another"
+            )
         if token.name_pattern and not fnmatchcase(request.name, token.name_pattern):
             raise PermissionDenied(
                 "NAME_NOT_ALLOWED", f"the token allows names like {token.name_pattern!r}, not {request.name!r}"
