@@ -245,12 +245,13 @@ class Shell:
         if self._flush_later is not None:
             self._flush_later.cancel()
             self._flush_later = None
-        if not (self._writes or self._after_commit):
-            return
         if self._in_flight:
             self._urgent = True
             return
-        self._in_flight, self._urgent = True, False
+        self._urgent = False
+        if not (self._writes or self._after_commit):
+            return
+        self._in_flight = True
         writes, self._writes = self._writes, []
         waiting, self._after_commit = self._after_commit, []
         self._commit(writes, waiting)
