@@ -23,6 +23,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import TargetRow
 from ote.clustercontroller.core.states import CHANGES, CONTROLLER_COMMANDS, FINAL
+from ote.clustercontroller.lanes import MAX_ITEM
 from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire import views
@@ -46,6 +47,8 @@ _MAX_INLINE = 1024 * 1024
 _FRAME_ROOM = 24 * 1024
 _TARGET_BYTES = 96
 _SMALL = 2 * 1024
+_MAX_SHOWN_OUTPUT = 64 * 1024
+"""A larger output is shown at its origin only."""
 _FOLLOW = 1.0
 """Seconds between two looks at another origin's dispatch that is watched from here."""
 _HEX = frozenset("0123456789abcdef")
@@ -247,6 +250,25 @@ class Dispatches:
         rows = [target.row for target in dispatch.targets.values()]
         view = views.dispatch(self._core.ctx.name, dispatch.row, rows)
         view.targets.extend(self.target(dispatch_id, row) for row in rows)
+        return view
+
+    def shown_to(self, dispatch_id: str, asker: str) -> route_pb2.Dispatch:
+        """As `get`, for another controller: one that is not above this one sees outputs of its own subtree only.
+
+        Errors: NotFound, ResourceExhausted (ANSWER_TOO_LARGE) when it is more than a tunnel carries.
+        """
+        view = self.get(dispatch_id)
+        if not any(step.uid == asker for step in self._core.parents.path):
+            for target in view.targets:
+                if not self._core.registry.is_at_or_below(target.uid, asker):
+                    target.ClearField("output")
+        for target in view.targets:
+            if len(target.output) > _MAX_SHOWN_OUTPUT:
+                target.ClearField("output")
+        if view.ByteSize() > MAX_ITEM // 2:
+            raise ResourceExhausted(
+                "ANSWER_TOO_LARGE", f"the dispatch is too large to be shown from afar: ask at {self._core.ctx.name}"
+            )
         return view
 
     def all(self, *, unsettled_only: bool) -> Iterable[route_pb2.Dispatch]:

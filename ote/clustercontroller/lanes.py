@@ -14,6 +14,7 @@ writes; `tunnel` does.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ from ote.clustercontroller.core import messages as m
 
 FRAME_BYTES = 32 * 1024
 """A frame holds items up to this size, or a single one that is larger."""
+
+
+MAX_ITEM = 3 * 1024 * 1024
+"""A larger item is not sent, and ends the tunnel on which it comes: gRPC takes 4 MiB, it would break hop after hop."""
 
 
 class Lane(StrEnum):
@@ -76,11 +81,42 @@ E = TypeVar("E", bound=Encoded)
 
 
 @dataclass(slots=True)
+class Traffic:
+    """What all tunnels of a process have carried since its start, for metrics. Bytes, unless it is said otherwise."""
+
+    sent: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    received: int = 0
+    frames_sent: int = 0
+    frames_received: int = 0
+    refused: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(_WEIGHTS, 0))
+    """Items."""
+    bulk_sent: int = 0
+    bulk_received: int = 0
+    bulk_streams: int = 0
+    """Bulk RPCs that are open."""
+
+    def took(self, size: int) -> None:
+        """A frame of this size has come."""
+        self.received += size
+        self.frames_received += 1
+
+    @contextlib.contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Around one bulk RPC."""
+        self.bulk_streams += 1
+        try:
+            yield
+        finally:
+            self.bulk_streams -= 1
+
+
+@dataclass(slots=True)
 class Budget:
-    """Bytes that all queues of a process may hold together."""
+    """Bytes that all queues of a process may hold together, and what went through them."""
 
     limit: int = 64 * 1024 * 1024
     used: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(slots=True)
@@ -111,6 +147,10 @@ class Lanes(Generic[E]):
     def queued_bytes(self) -> int:
         return sum(self._bytes.values())
 
+    def queued_in(self, lane: Lane) -> int:
+        """Bytes that wait in a lane; a beat that waits is not counted."""
+        return self._bytes[lane]
+
     def __bool__(self) -> bool:
         return self._beat is not None or any(self._queues.values())
 
@@ -128,6 +168,7 @@ class Lanes(Generic[E]):
                 raise Overflow
         elif full or self._budget.used + size > self._budget.limit:
             self.counters.refused += 1
+            self._budget.traffic.refused[lane] += 1
             return False
         self._queues[lane].append((item, size))
         self._bytes[lane] = held
@@ -142,12 +183,14 @@ class Lanes(Generic[E]):
             beat, self._beat = self._beat, None
             room -= beat.ByteSize()
             self.counters.sent[Lane.BEAT] += beat.ByteSize()
+            self._budget.traffic.sent[Lane.BEAT] += beat.ByteSize()
             frame.append(beat)
         for item, size in self._shares(room):
             room -= size
             frame.append(item)
         if frame:
             self.counters.frames += 1
+            self._budget.traffic.frames_sent += 1
         return frame
 
     def clear(self) -> None:
@@ -192,4 +235,5 @@ class Lanes(Generic[E]):
         self._bytes[lane] -= size
         self._budget.used -= size
         self.counters.sent[lane] += size
+        self._budget.traffic.sent[lane] += size
         return item, size

@@ -28,6 +28,7 @@ from ote.api.cluster.v1 import cluster_pb2_grpc
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.api.shim.v1 import shim_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
+from ote.clustercontroller.admission import KEY_OF, Admission
 from ote.clustercontroller.clusters import ClusterServicer
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
@@ -38,6 +39,7 @@ from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import SELF_ROWS, TABLES
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches
 from ote.clustercontroller.membership import Membership, console_of
+from ote.clustercontroller.observe import Observer, Sources
 from ote.clustercontroller.payloads import Outputs, Payloads
 from ote.clustercontroller.routes import PING, RouteServicer
 from ote.clustercontroller.settings import Settings
@@ -47,14 +49,13 @@ from ote.clustercontroller.status import StatusReport
 from ote.clustercontroller.trust import ENROL, RESERVE, TokenRow, Tree, TrustServicer
 from ote.clustercontroller.tunnel import ParentLink
 from ote.clustercontroller.wire.views import ClusterViews
-from ote.model.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unsupported
+from ote.model.errors import FailedPrecondition, InvalidArgument, Unsupported
 from ote.model.names import check_label_key, check_label_value, check_name, check_tag
-from ote.pki import is_vouched_from_above, sign_statement, verify_statement
+from ote.pki import sign_statement, verify_statement
 from ote.rpc.address import MAX_SOCKET_PATH, is_unix, join_host_port, split_host_port
 from ote.rpc.calllog import LogInterceptor
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
-from ote.rpc.peer import PERSON_ROLES, Peer, Role
 from ote.rpc.policy import POLICY, PolicyInterceptor
 from ote.rpc.server import Server
 from ote.rpc.tls import TlsIdentity
@@ -88,6 +89,7 @@ class Node:
     def __init__(self, settings: Settings, metrics: Metrics, start_shim: StartShim) -> None:
         self.settings = settings
         self._metrics = metrics
+        self._observer = Observer(metrics, scraped=settings.metrics_listen is not None)
         self._start_built_in = start_shim
         self._clock = MonotonicClock()
         self._resources = contextlib.AsyncExitStack()
@@ -266,8 +268,9 @@ class Node:
             has_shim=settings.shim != "none",
         )
         self.shell = Shell(core, store, self._clock, self.membership)
-        self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self._parent_channel)
-        self.outputs = Outputs(lambda: ctx.uid, self._parent_channel)
+        traffic = self.shell.budget.traffic
+        self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self._parent_channel, traffic)
+        self.outputs = Outputs(lambda: ctx.uid, self._parent_channel, traffic)
         for key_, journal in tables["journal"].items():
             if journal.payload is not None:
                 self.payloads.hold(key_, journal.payload)
@@ -277,7 +280,7 @@ class Node:
         )
         self.dispatches = Dispatches(self.shell, self.payloads, self.outputs, self._clock)
         if settings.shim != "none":
-            self._shim = ShimLink(self._shim_channel, self.shell.post, self)
+            self._shim = ShimLink(self._shim_channel, self.shell.post, self, self._observer)
         self.status = StatusReport(
             self.shell,
             self.membership,
@@ -287,12 +290,28 @@ class Node:
             lambda: self._shim.error,
             self._clock.wall(),
         )
-        self._trust = TrustServicer(self.membership, self._tree(core), store, self._clock, _tokens(store))
+        count = self._observer.count
+        self._admission = Admission(core, lambda: self.membership.host, self.shell.ask, self.shell.spawn)
+        self._trust = TrustServicer(self.membership, self._tree(core), store, self._clock, _tokens(store), count)
+        self.shell.count = count
         self.shell.shim = self._shim
         self.shell.payloads = self.payloads
         self.shell.watchers = self
         self.shell.answer = self._answer
         self._views = views
+        self._observer.watch(self._sources())
+
+    def _sources(self) -> Sources:
+        shim = self._shim
+        return Sources(
+            shell=self.shell,
+            membership=self.membership,
+            payloads=self.payloads,
+            dispatches=self.dispatches,
+            watchers=lambda: self.hub.watchers,
+            shim_error=lambda: None if isinstance(shim, NoShim) else shim.error,
+            now=self._clock.now,
+        )
 
     async def _serve(self, resources: contextlib.AsyncExitStack, address: str, tls: TlsIdentity | None) -> Server:
         server = self._make_server(address, tls)
@@ -304,7 +323,7 @@ class Node:
         interceptors = [
             LogInterceptor(self._metrics.rpc_observer(POLICY)),
             ErrorInterceptor(),
-            PolicyInterceptor(POLICY, self._admit),
+            PolicyInterceptor(POLICY, self._admission.admit),
         ]
         server = Server(address, tls=tls, interceptors=interceptors)
         server.add(
@@ -328,10 +347,6 @@ class Node:
     def _tree(self, core: Controller) -> Tree:
         registry = core.registry
 
-        def key_of(uid: str) -> bytes:
-            entry = registry.get(uid)
-            return entry.public_key if entry else b""
-
         def uid_of_host(host: str) -> str | None:
             uid = host.split(".", 1)[0]
             known = uid in registry.entries or any(step.uid == uid for step in core.parents.path)
@@ -339,23 +354,14 @@ class Node:
 
         return Tree(
             holder=registry.name_holder,
-            key_of=key_of,
+            key_of=self._admission.key_of,
             evicted=lambda uid: uid in registry.evicted,
             uid_of_host=uid_of_host,
             connected=lambda: core.parents.connected,
             ask=self.shell.ask,
             advertise=lambda: self.advertise,
+            takes_children=lambda uid: (entry := registry.get(uid)) is not None and bool(entry.facts.advertise),
         )
-
-    def _admit(self, peer: Peer, method: str) -> None:
-        """The policy's veto: evicted members, and people of authorities that are not above us."""
-        if peer.role in (Role.CLUSTER, Role.REJOIN) and peer.uid in self.shell.core.registry.evicted:
-            raise PermissionDenied("EVICTED", f"{peer.name} was evicted; join again with an empty data directory")
-        is_stranger = peer.role in PERSON_ROLES and not peer.is_local
-        if is_stranger and not is_vouched_from_above(peer.vouched_by, self.membership.host):
-            raise PermissionDenied(
-                "ROLE_NOT_ALLOWED", "this certificate is good at the controller that made it and below, not here"
-            )
 
     # --- what the parts ask ---------------------------------------------------------------------------------------
 
@@ -367,6 +373,7 @@ class Node:
         return link.channel if isinstance(link, ParentLink) else None
 
     def clusters_changed(self, uids: Sequence[str]) -> None:
+        self._observer.clusters_changed(uids)
         for uid in uids:
             self.hub.changed(uid)
 
@@ -387,7 +394,8 @@ class Node:
             return b""
         if ask.method == GET_DISPATCH:
             wanted = route_pb2.GetDispatchRequest.FromString(ask.body).dispatch
-            return route_pb2.GetDispatchResponse(dispatch=self.dispatches.get(wanted)).SerializeToString()
+            shown = self.dispatches.shown_to(wanted, ask.from_uid)
+            return route_pb2.GetDispatchResponse(dispatch=shown).SerializeToString()
         if ask.method == CANCEL_DISPATCH and ask.from_above:
             wanted = route_pb2.CancelDispatchRequest.FromString(ask.body).dispatch
             dispatch = await self.dispatches.cancel(wanted)
@@ -396,8 +404,10 @@ class Node:
             return await self._trust.handed_on(ask.body)
         if ask.method == RESERVE:
             name, uid = msgspec.msgpack.decode(ask.body, type=tuple[str, str])
-            self._trust.reserve(name, uid)
+            self._trust.reserve_for(ask.from_uid, name, uid)
             return b""
+        if ask.method == KEY_OF:
+            return self._admission.key_of(ask.body.decode("ascii", "replace"))
         raise Unsupported("UNSUPPORTED", f"{self.membership.member.name} does not answer {ask.method} from there")
 
     # --- shim -----------------------------------------------------------------------------------------------------

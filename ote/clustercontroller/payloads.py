@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 import os
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import structlog
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.lanes import Traffic
 from ote.model.errors import InvalidArgument, NotFound, OteError, ResourceExhausted, Unavailable
 from ote.rpc.errors import from_rpc_error
 
@@ -54,8 +55,11 @@ class _Serving:
 class Payloads:
     """All large bodies of one controller. `folder` holds whole payloads, one file each, named by hash."""
 
-    def __init__(self, folder: Path, post: Callable[[ev.Event], None], parent: Parent) -> None:
+    def __init__(
+        self, folder: Path, post: Callable[[ev.Event], None], parent: Parent, traffic: Traffic | None = None
+    ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.traffic = traffic or Traffic()
         self._folder = folder
         self._post = post
         self._parent = parent
@@ -66,6 +70,11 @@ class Payloads:
         self._cached = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("ote.clustercontroller.payloads")
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of pieces that are kept for children."""
+        return self._cached
 
     # --- whole payloads -------------------------------------------------------------------------------------------
 
@@ -203,11 +212,13 @@ class Payloads:
             channel = self._parent()
             if channel is not None:
                 try:
-                    data = await fetch_piece(channel, payload.sha256, index)
+                    with self.traffic.bulk():
+                        data = await fetch_piece(channel, payload.sha256, index)
                 except grpc.aio.AioRpcError as error:
                     ours = from_rpc_error(error)
                     self._log.debug("piece not fetched", reason=ours.reason, error=ours.message)
                 else:
+                    self.traffic.bulk_received += len(data)
                     if hashlib.sha256(data).digest() != payload.pieces[index]:
                         raise InvalidArgument("BAD_PAYLOAD", "a piece does not have its hash")
                     self._remember(payload.pieces[index], data)
@@ -221,6 +232,28 @@ class Payloads:
         while self._cached > _CACHE_BYTES and len(self._cache) > 1:
             _, old = self._cache.popitem(last=False)
             self._cached -= len(old)
+
+
+class Slots:
+    """How many calls of one kind a peer may have at once; `reason` is that of the refusal."""
+
+    def __init__(self, most: int, reason: str) -> None:
+        self._most = most
+        self._reason = reason
+        self._used: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def one_more(self, uid: str) -> Iterator[None]:
+        """Errors: ResourceExhausted."""
+        if self._used[uid] >= self._most:
+            raise ResourceExhausted(self._reason, f"there are {self._most} of these calls already", retry_after=1.0)
+        self._used[uid] += 1
+        try:
+            yield
+        finally:
+            self._used[uid] -= 1
+            if not self._used[uid]:
+                del self._used[uid]
 
 
 def check(payload: m.Payload) -> None:
@@ -259,7 +292,8 @@ async def fetch_piece(channel: grpc.aio.Channel, sha256: bytes, index: int) -> b
 class Outputs:
     """Outputs of reads: kept at the origin until looked at and out of room, pushed hop by hop to get there."""
 
-    def __init__(self, me: Callable[[], str], parent: Parent) -> None:
+    def __init__(self, me: Callable[[], str], parent: Parent, traffic: Traffic | None = None) -> None:
+        self._traffic = traffic or Traffic()
         self._me = me
         self._parent = parent
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
@@ -271,8 +305,8 @@ class Outputs:
 
     def keep(self, dispatch_id: str, uid: str, output: bytes) -> None:
         """Keep an output here; the oldest go when there is no room."""
+        self._bytes += len(output) - len(self._kept.pop((dispatch_id, uid), b""))
         self._kept[(dispatch_id, uid)] = output
-        self._bytes += len(output)
         while self._bytes > _OUTPUT_BYTES and len(self._kept) > 1:
             _, old = self._kept.popitem(last=False)
             self._bytes -= len(old)
@@ -287,10 +321,12 @@ class Outputs:
             channel = self._parent()
             if channel is not None:
                 try:
-                    await push_output(channel, header, output)
+                    with self._traffic.bulk():
+                        await push_output(channel, header, output)
                 except grpc.aio.AioRpcError:
                     pass
                 else:
+                    self._traffic.bulk_sent += len(output)
                     return
             await asyncio.sleep(_RETRY_DELAY)
         raise Unavailable("OUTPUT_NOT_DELIVERED", "the output could not be brought to the origin; ask again")

@@ -16,25 +16,30 @@ from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.states import ONLINE
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
 from ote.clustercontroller.many import Many
-from ote.clustercontroller.payloads import CHUNK, MAX_PAYLOAD, Outputs, Payloads
+from ote.clustercontroller.payloads import CHUNK, MAX_PAYLOAD, Outputs, Payloads, Slots
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire import views
 from ote.clustercontroller.wire.codec import decode_payload
 from ote.model.errors import (
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     OteError,
     PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
 from ote.rpc.paging import page_of
-from ote.rpc.peer import peer_of
+from ote.rpc.peer import Peer, peer_of
 from ote.runtime.clock import Clock
 
 PING = "ping"
 _PROBE_BYTES = 4096
 _TRACE_TIMEOUT = 3.0
+_MAX_TUNNELS = 8
+"""Of one member at once: one, two while it moves, and those whose end has not been noticed yet."""
+_MAX_BULK = 64
+"""Bulk calls of one member at once."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,6 +63,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self._outputs = outputs
         self._clock = clock
         self._refusal = refusal
+        self._bulk = Slots(_MAX_BULK, "TOO_MANY_STREAMS")
 
     # --- between controllers --------------------------------------------------------------------------------------
 
@@ -67,9 +73,11 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         peer = peer_of(context)
         if why := self._refusal():
             raise FailedPrecondition("NOT_A_PARENT", why)
-        link = self._shell.child_link(peer.uid, peer.name)
+        if len(self._shell.links_of(peer.uid)) >= _MAX_TUNNELS:
+            raise ResourceExhausted("TOO_MANY_TUNNELS", f"{peer.name} has {_MAX_TUNNELS} tunnels open", retry_after=5.0)
+        link = self._shell.child_link(peer)
         expiry = asyncio.get_running_loop().call_later(
-            min(max(0.0, peer.not_after - time.time()), 1e6), link.close, "CERTIFICATE_EXPIRED"
+            min(max(0.0, peer.not_after - time.time()), 1e6), link.end, "CERTIFICATE_EXPIRED"
         )
         try:
             await link.serve(context)
@@ -95,13 +103,18 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         peer = peer_of(context)
-        links = self._shell.links_of(peer.uid)
+        with self._bulk.one_more(peer.uid), self._payloads.traffic.bulk():
+            await self._send_pieces(peer.uid, context)
+
+    async def _send_pieces(self, uid: str, context: Context) -> None:
+        """The pieces asked for, chunk by chunk as credit is granted."""
         first = await context.read()
         if first is grpc.aio.EOF:
             raise InvalidArgument("BAD_FRAME", "the first message names a payload")
-        payload = self._payloads.served(first.payload_sha256, links)
         credit = first.credit_bytes
         for index in first.pieces:
+            # Looked at for each piece: who is cut off meanwhile gets no more.
+            payload = self._payloads.served(first.payload_sha256, self._shell.links_of(uid))
             piece = await self._payloads.piece(payload, index)
             for at in range(0, len(piece), CHUNK):
                 chunk = piece[at : at + CHUNK]
@@ -111,12 +124,18 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
                         return
                     credit += more.credit_bytes
                 await context.write(route_pb2.FetchPiecesResponse(piece=index, offset=at, data=chunk))
+                self._payloads.traffic.bulk_sent += len(chunk)
                 credit -= len(chunk)
 
     async def PushOutput(  # type: ignore[override]  # reads and writes by itself
         self, request_iterator: Any, context: Context
     ) -> None:
         peer = peer_of(context)
+        with self._bulk.one_more(peer.uid), self._payloads.traffic.bulk():
+            await self._take_output(peer, context)
+
+    async def _take_output(self, peer: Peer, context: Context) -> None:
+        """An output for here or further up, from a child that has its cluster at or below itself."""
         first = await context.read()
         if first is grpc.aio.EOF or not first.HasField("header"):
             raise InvalidArgument("BAD_FRAME", "the first message is a header")
@@ -125,15 +144,27 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
             raise PermissionDenied("NOT_BELOW", f"{peer.name} has no such cluster below it")
         if header.size > MAX_PAYLOAD:
             raise ResourceExhausted("OUTPUT_TOO_LARGE", "an output takes at most 16 MiB")
+        self._check_output(header)
         output = bytearray()
         while len(output) < header.size:
             message = await context.read()
             if message is grpc.aio.EOF:
                 return
             output += message.data
+            if len(output) > header.size:
+                raise InvalidArgument("BAD_FRAME", "more bytes than the header announced")
+            self._payloads.traffic.bulk_received += len(message.data)
             await context.write(route_pb2.PushOutputResponse(credit_bytes=len(message.data)))
         await self._outputs.push(header.origin_uid, header.dispatch_id, header.target_uid, bytes(output))
         await context.write(route_pb2.PushOutputResponse(complete=True))
+
+    def _check_output(self, header: route_pb2.OutputHeader) -> None:
+        if header.origin_uid == self._core.ctx.uid:
+            dispatch = self._core.origin.dispatch(header.dispatch_id)
+            if dispatch is None or header.target_uid not in dispatch.targets:
+                raise NotFound("DISPATCH_NOT_FOUND", f"{self._core.ctx.name} has no such dispatch to that cluster")
+        elif self._core.parents.is_root and not self._core.registry.is_below(header.origin_uid):
+            raise NotFound("DISPATCH_NOT_FOUND", "the origin of that dispatch is not known")
 
     # --- dispatches -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ it is reported as lost, and the core decides whether it may be repeated.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,14 +53,30 @@ class Bodies(Protocol):
     async def push_output(self, key: str, output: bytes) -> None: ...
 
 
+class Observer(Protocol):
+    """Whom to tell what the shim did, for metrics."""
+
+    def shim_restarted(self) -> None: ...
+
+    def shim_call(self, command: str, outcome: str, seconds: float) -> None:
+        """A call has ended so ("succeeded", "failed", "cancelled", or "lost" when that is not known)."""
+        ...
+
+
 class ShimLink:
     """One shim. `open_channel` makes a channel to it; `run` keeps it until cancelled."""
 
     name = "shim"
 
     def __init__(
-        self, open_channel: Callable[[], grpc.aio.Channel], post: Callable[[ev.Event], None], bodies: Bodies
+        self,
+        open_channel: Callable[[], grpc.aio.Channel],
+        post: Callable[[ev.Event], None],
+        bodies: Bodies,
+        observer: Observer,
     ) -> None:
+        self._observer = observer
+        self._instance = ""
         self._open = open_channel
         self._post = post
         self._bodies = bodies
@@ -96,6 +113,9 @@ class ShimLink:
             attempt += 1
 
     def _up(self, info: shim_pb2.GetShimInfoResponse) -> None:
+        if self._instance not in ("", info.instance_id):
+            self._observer.shim_restarted()
+        self._instance = info.instance_id
         self._post(
             ev.ShimUp(
                 kind=info.kind,
@@ -147,9 +167,18 @@ class ShimLink:
             self._log.warning("cancel did not reach the shim", key=key, error=error.details())
 
     async def _execute(self, effect: fx.Execute) -> None:
+        begun = time.monotonic()
+        state = "LOST"
+        try:
+            state = await self._call(effect)
+        finally:
+            self._observer.shim_call(effect.command, state.lower(), time.monotonic() - begun)
+
+    async def _call(self, effect: fx.Execute) -> str:
+        """How it ended, LOST when that is not known."""
         if self._stub is None:
             self._post(ev.ShimLost(effect.key, "the shim is not reachable"))
-            return
+            return "LOST"
         try:
             request = await self._request(effect)
             async for response in self._stub.Execute(request):
@@ -157,11 +186,11 @@ class ShimLink:
                     progress = response.progress
                     self._post(ev.ShimProgress(effect.key, progress.SerializeToString(), progress.effect_done))
                 else:
-                    await self._result(effect.key, response.result)
-                    return
+                    return await self._result(effect.key, response.result)
             self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
         except grpc.aio.AioRpcError as error:
-            self._failed(effect.key, error)
+            return self._failed(effect.key, error)
+        return "LOST"
 
     async def _request(self, effect: fx.Execute) -> shim_pb2.ExecuteRequest:
         request = shim_pb2.ExecuteRequest(dispatch_id=effect.key if effect.change else "", forget=effect.forget)
@@ -189,7 +218,7 @@ class ShimLink:
 
         await self._stub.PutPayload(parts())
 
-    async def _result(self, key: str, result: command_pb2.Result) -> None:
+    async def _result(self, key: str, result: command_pb2.Result) -> str:
         state = _STATES.get(result.outcome, "FAILED")
         output = result.output
         size = 0
@@ -202,15 +231,17 @@ class ShimLink:
                 state, size = "FAILED", 0
                 result.reason, result.message = error.reason, error.message
         self._post(ev.ShimResult(key, state, result.SerializeToString(), size))
+        return state
 
-    def _failed(self, key: str, error: grpc.aio.AioRpcError) -> None:
+    def _failed(self, key: str, error: grpc.aio.AioRpcError) -> str:
         if error.code() in _LOST:
             self._post(ev.ShimLost(key, f"{error.code().name}: {error.details()}"))
-            return
+            return "LOST"
         ours = from_rpc_error(error)
         reason = "UNSUPPORTED" if error.code() == grpc.StatusCode.UNIMPLEMENTED else ours.reason
         result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=ours.message)
         self._post(ev.ShimResult(key, "FAILED", result.SerializeToString()))
+        return "FAILED"
 
 
 _STATES = {

@@ -7,6 +7,7 @@ and revocation are exact, and the same joiner gets the same answer however often
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,23 +17,26 @@ from typing import Any
 import grpc.aio
 import msgspec
 import structlog
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.membership import Membership
 from ote.model.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     OteError,
     PermissionDenied,
+    ResourceExhausted,
     Unavailable,
 )
 from ote.model.names import check_name
-from ote.pki import encode_token, public_key_of_csr
+from ote.pki import encode_token, public_key_of_csr, verify_chain
 from ote.rpc.paging import page_of
-from ote.rpc.peer import peer_of
+from ote.rpc.peer import Peer, Role, peer_of
 from ote.runtime.clock import Clock
 from ote.store.sqlite import Put, Store
 
@@ -44,6 +48,8 @@ _GRACE = 30 * 86400.0
 """A token's certificate outlives the token by this, so that a late joiner is told the reason and not cut by TLS."""
 _RESERVED_NAMES = frozenset({"parent"})
 _NAME_HELD = 600.0
+_MAX_HELD = 1000
+"""Names that one controller may hold for joiners that have not come yet."""
 
 
 @dataclass(slots=True)
@@ -60,10 +66,10 @@ class TokenRow:
     used: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
 
-class Handed(msgspec.Struct):
-    """An Enrol that another controller hands on: which token, and the request."""
+class Handed(msgspec.Struct, array_like=True):
+    """An Enrol that another controller hands on: the certificates that the joiner showed, and its request."""
 
-    token: str
+    chain: bytes
     request: bytes
 
 
@@ -81,20 +87,32 @@ class Tree(msgspec.Struct):
     connected: Callable[[], bool]
     ask: Callable[[str, str, bytes], Awaitable[bytes]]
     advertise: Callable[[], str]
+    takes_children: Callable[[str], bool]
+    """Whether this member was enrolled to have children."""
 
 
 class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
     """`tokens` are the rows of the table at start."""
 
     def __init__(
-        self, membership: Membership, tree: Tree, disk: Store, clock: Clock, tokens: Sequence[TokenRow]
+        self,
+        membership: Membership,
+        tree: Tree,
+        disk: Store,
+        clock: Clock,
+        tokens: Sequence[TokenRow],
+        count: Callable[[str, tuple[str, ...], float], None],
     ) -> None:
+        self._count = count
         self._membership = membership
         self._tree = tree
         self._disk = disk
         self._clock = clock
         self._tokens = {token.id: token for token in tokens}
-        self._held: dict[str, tuple[str, float]] = {}
+        self._held: dict[str, tuple[str, float, str]] = {}
+        """Name → uid, until when, and for which controller."""
+        self._redeeming = asyncio.Lock()
+        """Uses are counted one after the other, across the questions that are asked in between."""
         self._log = structlog.get_logger("ote.clustercontroller.trust")
 
     # --- joining --------------------------------------------------------------------------------------------------
@@ -105,30 +123,34 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         peer = peer_of(context)
         try:
             _check(request)
-            return await self._enrol(peer.id, peer.vouched_by, request)
+            return await self._enrol(peer, _chain_of(context), request)
         except OteError as error:
             self._log.warning(
                 "cluster refused", cluster=request.name, uid=request.uid, token=peer.id, reason=error.reason
             )
+            self._refused(error)
             raise
 
     async def handed_on(self, body: bytes) -> bytes:
         """An Enrol with a token of ours that another controller took."""
-        handed = msgspec.msgpack.decode(body, type=Handed)
-        request = trust_pb2.EnrolRequest.FromString(handed.request)
+        handed, request = _handed(body)
+        joiner = verify_chain(handed.chain, self._membership.root_certificate)
+        authority = self._membership.authority
+        if joiner.kind != Role.JOIN or authority is None or joiner.host != authority.host:
+            raise PermissionDenied("TOKEN_UNKNOWN", "this is no join token of this controller")
         _check(request)
-        response = await self._redeem(handed.token, request)
+        response = await self._redeem(joiner.uid, request)
         return response.SerializeToString()
 
-    async def _enrol(self, token: str, host: str, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
+    async def _enrol(self, peer: Peer, chain: bytes, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
         authority = self._membership.authority
-        if authority is not None and authority.host == host:
-            return await self._redeem(token, request)
-        maker = self._tree.uid_of_host(host)
-        handed = msgspec.msgpack.encode(Handed(token, request.SerializeToString()))
+        if authority is not None and authority.host == peer.vouched_by:
+            return await self._redeem(peer.id, request)
+        maker = self._tree.uid_of_host(peer.vouched_by)
+        handed = msgspec.msgpack.encode(Handed(chain, request.SerializeToString()))
         try:
             answer = await self._tree.ask(maker if maker is not None else "", ENROL, handed)
-        except Unavailable as error:
+        except (Unavailable, DeadlineExceeded) as error:
             raise Unavailable(
                 "TOKEN_MAKER_UNREACHABLE",
                 "the controller that made this token cannot be reached from here; make a token at "
@@ -139,12 +161,21 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         return response
 
     async def _redeem(self, token_id: str, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
+        async with self._redeeming:
+            return await self._redeem_alone(token_id, request)
+
+    async def _redeem_alone(self, token_id: str, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
         token = self._tokens.get(token_id)
         key = public_key_of_csr(request.csr)
         if token is None:
             raise PermissionDenied("TOKEN_UNKNOWN", "this controller does not know the token; ask for another")
         if self._tree.evicted(request.uid):
             raise PermissionDenied("EVICTED", "this identity was evicted; start with an empty data directory")
+        if request.wants_children and not token.allow_children:
+            raise PermissionDenied(
+                "CHILDREN_NOT_ALLOWED",
+                "the token does not allow children: leave --advertise away, or ask for one made with --allow-children",
+            )
         used = token.used.get(request.uid)
         if used != (request.name, key):
             self._allow(token, request, again=used is not None)
@@ -152,6 +183,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             token.used[request.uid] = (request.name, key)
             await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
             self._log.info("cluster enrolled", cluster=request.name, uid=request.uid, token=token.id)
+            self._count("ote_trust_enrolments_total", (), 1.0)
         return trust_pb2.EnrolResponse(
             certificates=self._sign(
                 request.name, request.uid, request.csr, request.ca_csr if request.wants_children else b""
@@ -174,11 +206,6 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             raise PermissionDenied(
                 "NAME_NOT_ALLOWED", f"the token allows names like {token.name_pattern!r}, not {request.name!r}"
             )
-        if request.wants_children and not token.allow_children:
-            raise PermissionDenied(
-                "CHILDREN_NOT_ALLOWED",
-                "the token does not allow children: leave --advertise away, or ask for one made with --allow-children",
-            )
 
     async def _reserve(self, name: str, uid: str) -> None:
         """Hold the name at the root while we are connected; cut off, it is provisional."""
@@ -186,17 +213,32 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         if self._membership.member.parent_address and self._tree.connected():
             await self._tree.ask("", RESERVE, msgspec.msgpack.encode((name, uid)))
 
-    def reserve(self, name: str, uid: str) -> None:
+    def reserve_for(self, asker: str, name: str, uid: str) -> None:
+        """Hold a name for a joiner at another controller.
+
+        Errors: those of `reserve`, InvalidArgument, PermissionDenied (NOT_A_PARENT), ResourceExhausted (TOO_MANY_NAMES).
+        """
+        check_name(name)
+        if asker != self._membership.member.uid and not self._tree.takes_children(asker):
+            raise PermissionDenied("NOT_A_PARENT", "only controllers that may have children hold names")
+        mine = [held for held, (_, _, by) in self._held.items() if by == asker and self._tree.holder(held) is None]
+        if len(mine) >= _MAX_HELD:
+            raise ResourceExhausted("TOO_MANY_NAMES", "too many clusters are joining there at once", retry_after=60.0)
+        self.reserve(name, uid, asker)
+
+    def reserve(self, name: str, uid: str, asker: str = "") -> None:
         """Hold a name for a joiner. Errors: AlreadyExists (CLUSTER_NAME_TAKEN)."""
         now = self._clock.now()
-        self._held = {held: (by, until) for held, (by, until) in self._held.items() if until > now}
-        holder = self._tree.holder(name) or self._held.get(name, (uid, 0.0))[0]
+        if len(self._held) >= _MAX_HELD:
+            self._held = {held: row for held, row in self._held.items() if row[1] > now}
+        held_by, held_until, _ = self._held.get(name, (uid, 0.0, ""))
+        holder = self._tree.holder(name) or (held_by if held_until > now else uid)
         if holder != uid:
             raise AlreadyExists(
                 "CLUSTER_NAME_TAKEN",
                 f"the name {name!r} belongs to another cluster (uid {holder[:8]}): choose another, or evict that one",
             )
-        self._held[name] = (uid, now + _NAME_HELD)
+        self._held[name] = (uid, now + _NAME_HELD, asker)
 
     # --- renewing -------------------------------------------------------------------------------------------------
 
@@ -204,13 +246,26 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         self, request: trust_pb2.RenewRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trust_pb2.RenewResponse:
         peer = peer_of(context)
+        try:
+            response = self._renew(peer, request)
+        except OteError as error:
+            self._log.warning("certificate not renewed", cluster=peer.name, uid=peer.uid, reason=error.reason)
+            self._refused(error)
+            raise
+        self._log.info("certificate renewed for member", cluster=peer.name, uid=peer.uid)
+        self._count("ote_trust_renewals_total", (), 1.0)
+        return response
+
+    def _refused(self, error: OteError) -> None:
+        self._count("ote_trust_refusals_total", (error.reason.lower(),), 1.0)
+
+    def _renew(self, peer: Peer, request: trust_pb2.RenewRequest) -> trust_pb2.RenewResponse:
         key = public_key_of_csr(request.csr)
         known = self._tree.key_of(peer.uid)
         if key != peer.public_key or (known and known != key):
             raise PermissionDenied("KEY_MISMATCH", "certificates are renewed only on the key on record")
         if request.ca_csr and not peer.parent:
             raise PermissionDenied("CHILDREN_NOT_ALLOWED", "this member may not have children")
-        self._log.info("certificate renewed for member", cluster=peer.name, uid=peer.uid)
         return trust_pb2.RenewResponse(certificates=self._sign(peer.name, peer.uid, request.csr, request.ca_csr))
 
     def _sign(self, name: str, uid: str, csr: bytes, ca_csr: bytes) -> trust_pb2.Certificates:
@@ -273,6 +328,22 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
         self._log.info("join token revoked", token=token.id)
         return trust_pb2.RevokeJoinTokenResponse(token=_shown(token))
+
+
+def _chain_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """All certificates that the caller has shown, its own first."""
+    auth = context.auth_context()
+    leaf = next(iter(auth.get("x509_pem_cert", ())), b"")
+    chain = b"".join(auth.get("x509_pem_cert_chain", ()))
+    return chain if chain.startswith(leaf) else leaf + chain
+
+
+def _handed(body: bytes) -> tuple[Handed, trust_pb2.EnrolRequest]:
+    try:
+        handed = msgspec.msgpack.decode(body, type=Handed)
+        return handed, trust_pb2.EnrolRequest.FromString(handed.request)
+    except (msgspec.MsgspecError, DecodeError) as error:
+        raise InvalidArgument("BAD_FRAME", "what was handed on is no Enrol") from error
 
 
 def _check(request: trust_pb2.EnrolRequest) -> None:

@@ -21,6 +21,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
 from ote.clustercontroller.wire.codec import decode_down, decode_up, encode_down, encode_up
 from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+from ote.rpc.peer import Peer
 from ote.runtime.clock import MonotonicClock
 
 DIAL_TIMEOUT = 2.0
@@ -87,13 +88,15 @@ class ChildLink:
 
     is_up = False
 
-    def __init__(self, number: int, post: Post, budget: Budget, peer_uid: str, peer_name: str) -> None:
+    def __init__(self, number: int, post: Post, budget: Budget, peer: Peer) -> None:
         self.number = number
-        self.peer = peer_name
-        self.peer_uid = peer_uid
+        self.peer = peer.name
+        self.peer_uid = peer.uid
+        self._certificate = peer
         self.since = self.heard = _now()
         self.received_bytes = 0
         self.lanes: Lanes[tunnel_pb2.DownItem] = Lanes(budget)
+        self._traffic = budget.traffic
         self._post = post
         self._closed = asyncio.Event()
         self._writer: _Writer | None = None
@@ -117,6 +120,11 @@ class ChildLink:
         if reason not in ("", "DRAINED", "REPLACED"):
             self._error = FailedPrecondition("REFUSED", f"the parent ended the tunnel: {reason}")
         self._closed.set()
+
+    def end(self, reason: str) -> None:
+        """End the link for a reason that the core does not know yet."""
+        self.close(reason)
+        self._post(ev.LinkLost(self.number, reason))
 
     async def serve(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Run the link. Raises what the child is to be told as the RPC's status."""
@@ -149,14 +157,19 @@ class ChildLink:
             if frame is grpc.aio.EOF:
                 return
             self.heard = _now()
-            self.received_bytes += frame.ByteSize()
+            size = frame.ByteSize()
+            self.received_bytes += size
+            self._traffic.took(size)
             items: list[m.UpItem] = [item for raw in frame.items if (item := decode_up(raw)) is not None]
             if not greeted:
                 if not items or not isinstance(items[0], m.Hello):
                     raise InvalidArgument("BAD_FRAME", "the first item of a tunnel is hello")
                 opening.cancel()
                 greeted = True
-                self._post(ev.ChildHello(self.number, items[0], self.peer_uid, self.peer))
+                peer = self._certificate
+                self._post(
+                    ev.ChildHello(self.number, items[0], peer.uid, peer.name, peer.public_key, leaf=not peer.parent)
+                )
                 items = items[1:]
             if any(isinstance(item, m.Hello) for item in items):
                 raise InvalidArgument("BAD_FRAME", "hello comes once")
@@ -186,6 +199,7 @@ class ParentLink:
         self.since = self.heard = _now()
         self.received_bytes = 0
         self.lanes: Lanes[tunnel_pb2.UpItem] = Lanes(budget)
+        self._traffic = budget.traffic
         self.channel: grpc.aio.Channel | None = None
         self._hello = dial.hello
         self._post = post
@@ -266,7 +280,9 @@ class ParentLink:
                     )
                 return
             self.heard = _now()
-            self.received_bytes += frame.ByteSize()
+            size = frame.ByteSize()
+            self.received_bytes += size
+            self._traffic.took(size)
             items: Sequence[m.DownItem] = [item for raw in frame.items if (item := decode_down(raw)) is not None]
             if not self._welcomed:
                 if not self._open(items[0] if items else None, call):

@@ -56,7 +56,7 @@ async def test_the_three_pages(running: Running) -> None:
     assert await running.get("/healthz") == (200, "ok\n")
     assert await running.get("/readyz?verbose") == (200, "ready\n")
     status, text = await running.get("/metrics")
-    assert (status, "# TYPE ote_tunnel_bytes_total counter" in text) == (200, True)
+    assert (status, "# TYPE ote_tunnel_sent_bytes_total counter" in text) == (200, True)
 
 
 async def test_not_ready_says_what_is_missing_and_is_still_alive(running: Running) -> None:
