@@ -113,7 +113,8 @@ class Controller:
         self._stopping: tuple[int, list[str]] | None = None
         """Who is answered when the parent has let go, and which children stayed."""
         self._wake_at: float | None = None
-        self._parts = (self.parents, self.children, self.origin, self.target)
+        self._parts = (self.parents, self.children, self.target, self.origin)
+        """In the order in which they wake: what the origin finds overdue at its start must meet a target that has loaded."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.Started: self._started,
             ev.Wake: self._woken,
@@ -170,9 +171,7 @@ class Controller:
 
     def _child_hello(self, event: ev.ChildHello) -> None:
         self.parents.child_best(event.hello.best)
-        self.children.hello(
-            event.link, event.hello, event.peer_uid, event.peer_name, event.peer_key, leaf=event.leaf
-        )
+        self.children.hello(event.link, event.hello, event.peer_uid, event.peer_name, event.peer_key, leaf=event.leaf)
 
     def _from_child(self, event: ev.FromChild) -> None:
         link = event.link
