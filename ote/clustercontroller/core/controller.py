@@ -162,8 +162,7 @@ class Controller:
 
     def _started(self, event: ev.Started) -> None:
         self.ctx.put("self", "self", self._self)
-        self.registry.set_own(self.own.record())
-        self.children.drain(self._self.draining)
+        self._drain(self._self.draining)
         self.parents.start()
 
     def _woken(self, event: ev.Wake) -> None:

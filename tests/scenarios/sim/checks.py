@@ -40,6 +40,8 @@ class Checks:
     def __init__(self, world: World) -> None:
         self.world = world
         self.forgetful: set[str] = set()
+        self.cloned: set[str] = set()
+        """Uids that two machines have had at a time: each is a target of its own."""
         self.gone: set[str] = set()
         """Uids that were evicted."""
         self.exits: list[tuple[str, str]] = []
@@ -91,7 +93,7 @@ class Checks:
         submitted = self.world.dispatches.get((origin, dispatch_id))
         if submitted is None:
             raise Violation(f"{key} took effect at {shim} and was never submitted")
-        if (shim, key) in self._effects:
+        if (shim, key) in self._effects and self.world.sites[shim].uid not in self.cloned:
             raise Violation(f"{key} took effect twice at {shim}")
         self._effects[shim, key] = self.world.now
         target = self.world.sites[shim]
@@ -165,6 +167,8 @@ class Checks:
 
     def _is_below(self, site: Site, above: Site) -> bool:
         process = site.process
+        if site is above:
+            return True
         for _ in range(40):
             process = process.parent() if process is not None and process.alive else None
             if process is None:
@@ -203,6 +207,8 @@ class Checks:
             return
         row = dispatch.targets[uid].row
         if row.state not in FINAL:
+            if not self._is_below(self.world.sites[uid.rpartition(".")[0]], origin):
+                return  # Commands travel down only: it waits, and becomes OUTCOME_UNKNOWN at last.
             yield f"{what} is {row.state} ({row.reason})"
             return
         if not submitted.change or submitted.command in CONTROLLER_COMMANDS:

@@ -199,6 +199,7 @@ class History:
         if site.clone_of is None and f"{site.name}'" not in self.world.sites and site.starts:
             self.say(f"clone {site.name}")
             self.checks.forgetful.add(site.uid)
+            self.checks.cloned.add(site.uid)
             self.world.start(self.world.clone(site))
 
     def evict(self) -> None:
@@ -213,6 +214,9 @@ class History:
         self.checks.gone.add(site.uid)
         site.evicted = True
         self.retired.add(site)
+        for other in self.world.sites.values():
+            if other.parent is site:
+                other.parent = site.parent  # from its next start on
 
     def _gone(self, uid: str) -> None:
         """An operator evicts, wherever the eviction can be said."""
@@ -325,19 +329,27 @@ class History:
                 world.delay_way(site, other, 0.005)
             if site.process is not None and site.process.asleep:
                 site.process.wake()
+            home = site.process.core.parents.home if site.process is not None else None
+            if site.parent is not None and home is not None and home.address != site.parent.address:
+                world.kill(site)  # with another --parent, for the one that it had is evicted
         self._end_clones()
         self._start_all()
         root = world.sites["root"]
         world.run(12.0)
         self._start_all()  # those that were stopping
-        for site in list(world.sites.values()):
-            if site.process is not None and site not in self.retired:
-                world.submit(root, [site], "drain", body={"off": True})
         for uid in self.checks.gone:
             world.evict(root, uid)
+        self._undrain(root)
+        world.run(5.0)
+        self._undrain(root)
         if not world.run_until(lambda: not self.problems(), _PEACE, step=5.0):
             raise Violation("; ".join(self.problems()))
         self.checks.audit()
+
+    def _undrain(self, root: Site) -> None:
+        for site in self.members():
+            if site.process is not None and site.process.core.parents.draining:
+                self.world.submit(root, [site], "drain", body={"off": True})
 
     def _end_clones(self) -> None:
         """An operator has seen CLUSTER_CLONED: the copies are switched off, the others started again."""
