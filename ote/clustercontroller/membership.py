@@ -37,7 +37,8 @@ from ote.rpc.errors import from_rpc_error
 from ote.rpc.tls import TlsIdentity
 
 PARENT_SERVER_NAME = "parent.ote"
-"""Expected of a parent whose name is not known yet: every member that may have children can prove it, nobody else."""
+"""Expected of a parent whose name is not known yet, and after the name of one that is: every member that may have
+children can prove it, nobody else."""
 
 _ENROL_TIMEOUT = 15.0
 _ENROL_RETRY = (0.5, 1.0, 2.0, 5.0)
@@ -287,7 +288,7 @@ class Membership:
 
         Errors: those of TrustService.Renew.
         """
-        server_name = f"{candidate.name}.ote" if candidate.name else PARENT_SERVER_NAME
+        server_name = f"{candidate.name}.{PARENT_SERVER_NAME}" if candidate.name else PARENT_SERVER_NAME
         if self.expires <= time.time():
             rejoin = TlsIdentity(self._rejoin, self.key, self._root)
             async with open_channel(candidate.address, tls=rejoin, server_name=server_name) as channel:

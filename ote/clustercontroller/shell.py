@@ -25,6 +25,7 @@ from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.lanes import Budget
 from ote.clustercontroller.tunnel import ChildLink, Link, ParentLink
 from ote.model.errors import BY_CODE, Internal, OteError
+from ote.rpc.peer import Peer
 from ote.runtime.clock import Clock
 from ote.store import sqlite as store
 
@@ -315,9 +316,9 @@ class Shell:
 
     # --- links ----------------------------------------------------------------------------------------------------
 
-    def child_link(self, peer_uid: str, peer_name: str) -> ChildLink:
+    def child_link(self, peer: Peer) -> ChildLink:
         """A link for a child's Connect call, known from now on."""
-        link = ChildLink(self.core.ctx.new_link(), self.post, self.budget, peer_uid, peer_name)
+        link = ChildLink(self.core.ctx.new_link(), self.post, self.budget, peer)
         self.links[link.number] = link
         return link
 

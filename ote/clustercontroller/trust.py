@@ -216,7 +216,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
     def reserve_for(self, asker: str, name: str, uid: str) -> None:
         """Hold a name for a joiner at another controller.
 
-        Errors: those of `reserve`, InvalidArgument, PermissionDenied (NOT_A_PARENT), ResourceExhausted (TOO_MANY_NAMES).
+        Errors: those of `reserve`, InvalidArgument, PermissionDenied (NOT_A_PARENT), ResourceExhausted.
         """
         check_name(name)
         if asker != self._membership.member.uid and not self._tree.takes_children(asker):

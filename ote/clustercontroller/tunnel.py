@@ -117,7 +117,7 @@ class ChildLink:
 
     def close(self, reason: str) -> None:
         """End the link once what is queued has been written."""
-        if reason not in ("", "DRAINED", "REPLACED"):
+        if reason not in ("", "drained", "REPLACED"):
             self._error = FailedPrecondition("REFUSED", f"the parent ended the tunnel: {reason}")
         self._closed.set()
 

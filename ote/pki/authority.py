@@ -111,14 +111,16 @@ class Authority:
         return self._certificate.not_valid_after_utc.timestamp()
 
     def issue_cluster(self, csr_der: bytes, name: str, uid: str, lifetime: float, *, parent: bool = False) -> bytes:
-        """Chain (PEM) of a member, good as client and as the server `<name>.ote`; `parent`: it may have children.
+        """Chain (PEM) of a member, good as client and as the server `<name>.ote`.
+
+        `parent`: it may have children, whom it shows the server names `<name>.parent.ote` and `parent.ote`.
 
         Raises InvalidArgument (INVALID_CSR, INVALID_NAME), as every issue_ method.
         """
         if f"{name}.ote" == PARENT_DNS:
             raise InvalidArgument("INVALID_NAME", f"the name {name!r} is reserved")
         path = f"cluster/{_check_word('name', name)}/{_check_word('uid', uid)}"
-        dns = [f"{name}.ote", *([PARENT_DNS] if parent else [])]
+        dns = [f"{name}.ote", *([f"{name}.{PARENT_DNS}", PARENT_DNS] if parent else [])]
         return self._issue(requested_key(csr_der), path, self._now() + lifetime, usage=_BOTH, dns=dns)
 
     def issue_rejoin(self, csr_der: bytes, name: str, uid: str, *, parent: bool = False) -> bytes:

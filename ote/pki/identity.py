@@ -6,6 +6,7 @@ says which authority vouches for it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from ote.pki.keys import public_der
 
 PARENT_DNS = "parent.ote"
 """Server name of every member that may have children, for those who dial one whose name they do not know yet."""
+
+_SPIFFE = re.compile(r"spiffe://[A-Za-z0-9.-]+/[A-Za-z0-9_./-]+")
+"""No user, port, query or escape: nothing that another reader, such as TLS, could take for another host."""
 
 KINDS = {"cluster": 2, "rejoin": 2, "join": 1, "person": 2, "shim": 1}
 """Kind of identity → how many words follow it in the path of its URI."""
@@ -88,11 +92,11 @@ def _only_uri(certificate: x509.Certificate) -> str:
 
 
 def _parse_uri(uri: str) -> tuple[str, list[str], str]:
+    if not _SPIFFE.fullmatch(uri):
+        raise ValueError("its URI is not a SPIFFE id")
     parts = urlsplit(uri)
     kind, *words = parts.path.removeprefix("/").split("/")
     host = parts.netloc
-    if parts.scheme != "spiffe" or not host or parts.query or parts.fragment:
-        raise ValueError("its URI is not a SPIFFE id")
     if KINDS.get(kind) != len(words) or not all(words):
         raise ValueError("its SPIFFE id is of no known kind")
     return kind, words, host.lower()

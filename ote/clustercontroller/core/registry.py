@@ -443,6 +443,10 @@ class Registry:
             entry = self.entries.get(entry.parent_uid)
         return None
 
+    def is_at_or_below(self, uid: str, above: str) -> bool:
+        entry = self.entries.get(uid)
+        return entry is not None and self.entries.get(above) in self._chain(entry)
+
     def is_below(self, uid: str) -> bool:
         return self.via(uid) is not None
 
