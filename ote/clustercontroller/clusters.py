@@ -18,7 +18,7 @@ from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.status import StatusReport
 from ote.clustercontroller.wire.views import ClusterViews
 from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
-from ote.model.names import check_label_key, check_label_value, check_tag
+from ote.model.names import check_label_key, check_label_value, check_tag, is_name
 from ote.model.selectors import Selector, compile_selector
 from ote.rpc.paging import page_of
 from ote.rpc.peer import peer_of
@@ -53,6 +53,9 @@ def find(core: Controller, name: str) -> ClusterEntry:
 
 def select(core: Controller, selector: cluster_pb2.Selector) -> list[ClusterEntry]:
     """Clusters that a selector matches. Errors: InvalidArgument (INVALID_SELECTOR)."""
+    if not selector.labels and is_name(selector.clusters):
+        holder = core.registry.name_holder(selector.clusters)
+        return [core.registry.entries[holder]] if holder is not None else []
     compiled = compile_selector(selector.clusters, selector.labels)
     return [entry for entry in compiled.select(core.registry.entries.values()) if _selectable(core, entry)]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
-from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.clusters import select
@@ -54,13 +54,22 @@ _FOLLOW = 1.0
 _HEX = frozenset("0123456789abcdef")
 
 
+class Listener(Protocol):
+    """Is told of every change of a target of the dispatches that it listens to."""
+
+    def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Watcher:
     """Which targets changed since they were last looked at."""
 
     changed: dict[str, None] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    settled: bool = False
+
+    def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
+        self.changed[uid] = None
+        self.wake.set()
 
 
 class Dispatches:
@@ -72,13 +81,36 @@ class Dispatches:
         self._payloads = payloads
         self._outputs = outputs
         self._clock = clock
-        self._watchers: dict[str, set[Watcher]] = {}
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
 
     # --- submitting -----------------------------------------------------------------------------------------------
 
     async def submit(self, request: route_pb2.DispatchRequest, peer: Peer) -> str:
         """Accept a dispatch; it will not be forgotten when this returns its id. Errors: those of
         RouteService.Dispatch."""
+        event = await self.prepare(request, peer)
+
+        def numbered(number: int) -> ev.Submit:
+            event.request = number
+            return event
+
+        await self._shell.request(numbered)
+        self._hold(event)
+        return event.dispatch_id
+
+    def submit_all(self, events: list[ev.Submit], answered: Callable[[str, Exception | None], None]) -> None:
+        """Accept several at once; `answered` is called for each with its id, and the error when it is refused."""
+
+        def answer(event: ev.Submit, error: Exception | None) -> None:
+            if error is None:
+                self._hold(event)
+            answered(event.dispatch_id, error)
+
+        self._shell.submit(events, answer)
+
+    async def prepare(self, request: route_pb2.DispatchRequest, peer: Peer) -> ev.Submit:
+        """What the core is asked, without a number. Waits for the disk when the command is large. Errors: as
+        `submit`."""
         check_id(request.dispatch_id)
         command, body, payload = self._body(request)
         if peer.role is Role.VIEWER and command in CHANGES:
@@ -86,26 +118,25 @@ class Dispatches:
         entries = self._targets(request, command)
         if payload is None and not fits(len(body or b""), len(entries)):
             payload, body = await asyncio.to_thread(self._payloads.keep, body or b""), None
-        await self._shell.request(
-            lambda number: ev.Submit(
-                request=number,
-                dispatch_id=request.dispatch_id,
-                digest=_digest(request),
-                command=command,
-                inline=body,
-                payload=payload,
-                targets=[ev.SubmitTarget(entry.uid, entry.name) for entry in entries],
-                ttl=_seconds(request.ttl) if request.HasField("ttl") else _TTL,
-                timeout=_seconds(request.timeout) if request.HasField("timeout") else 0.0,
-                caller=f"{peer.role}/{peer.name}",
-                clusters=request.selector.clusters,
-                labels=request.selector.labels,
-                created=self._clock.wall(),
-            )
+        return ev.Submit(
+            request=0,
+            dispatch_id=request.dispatch_id,
+            digest=_digest(request),
+            command=command,
+            inline=body,
+            payload=payload,
+            targets=[ev.SubmitTarget(entry.uid, entry.name) for entry in entries],
+            ttl=_seconds(request.ttl) if request.HasField("ttl") else _TTL,
+            timeout=_seconds(request.timeout) if request.HasField("timeout") else 0.0,
+            caller=f"{peer.role}/{peer.name}",
+            clusters=request.selector.clusters,
+            labels=request.selector.labels,
+            created=self._clock.wall(),
         )
-        if payload is not None:
-            self._payloads.hold(request.dispatch_id, payload)
-        return request.dispatch_id
+
+    def _hold(self, event: ev.Submit) -> None:
+        if event.payload is not None:
+            self._payloads.hold(event.dispatch_id, event.payload)
 
     async def send(self, entry: ClusterEntry, command: command_pb2.Command, caller: str) -> str:
         """Send a command of the controller's own API to one cluster. Returns the dispatch id."""
@@ -173,7 +204,7 @@ class Dispatches:
         known = self._core.origin.dispatch(request.dispatch_id)
         if known is not None:
             return []
-        if request.selector == cluster_pb2.Selector():
+        if not (request.selector.clusters or request.selector.labels):
             raise InvalidArgument("INVALID_SELECTOR", "say which clusters are meant; '*' means all")
         entries = select(self._core, request.selector)
         if command not in CONTROLLER_COMMANDS:
@@ -190,14 +221,24 @@ class Dispatches:
     @property
     def watchers(self) -> int:
         """How many calls wait for changes of dispatches."""
-        return sum(len(watchers) for watchers in self._watchers.values())
+        return sum(map(len, self._listeners.values()))
 
     def changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
         """A target changed."""
-        for watcher in self._watchers.get(dispatch_id, ()):
-            watcher.changed[uid] = None
-            watcher.settled = watcher.settled or settled
-            watcher.wake.set()
+        for listener in self._listeners.get(dispatch_id, ()):
+            listener.target_changed(dispatch_id, uid, settled)
+
+    def listen(self, dispatch_id: str, listener: Listener) -> None:
+        """Tell `listener` of every change from now on, until `leave`."""
+        self._listeners[dispatch_id] = (*self._listeners.get(dispatch_id, ()), listener)
+
+    def leave(self, dispatch_id: str, listener: Listener) -> None:
+        """Tell it no more."""
+        others = tuple(other for other in self._listeners.get(dispatch_id, ()) if other is not listener)
+        if others:
+            self._listeners[dispatch_id] = others
+        else:
+            self._listeners.pop(dispatch_id, None)
 
     async def changes(self, dispatch_id: str) -> AsyncIterator[list[TargetRow]]:
         """First all targets, then those that changed, until all are final. Errors: NotFound."""
@@ -205,8 +246,7 @@ class Dispatches:
         if dispatch is None:
             raise NotFound("DISPATCH_NOT_FOUND", f"{self._core.ctx.name} knows no dispatch {dispatch_id!r}")
         watcher = Watcher()
-        watchers = self._watchers.setdefault(dispatch_id, set())
-        watchers.add(watcher)
+        self.listen(dispatch_id, watcher)
         try:
             yield [target.row for target in dispatch.targets.values()]
             while not dispatch.settled or watcher.changed:
@@ -215,9 +255,7 @@ class Dispatches:
                 changed, watcher.changed = watcher.changed, {}
                 yield [dispatch.targets[uid].row for uid in changed if uid in dispatch.targets]
         finally:
-            watchers.discard(watcher)
-            if not watchers:
-                self._watchers.pop(dispatch_id, None)
+            self.leave(dispatch_id, watcher)
 
     def target(self, dispatch_id: str, row: TargetRow) -> route_pb2.Target:
         """One target as it is now, with its output."""

@@ -7,22 +7,37 @@ is busy and single events when it is not.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from ote.api.route.v1 import route_pb2
+from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.states import FINAL
 from ote.clustercontroller.dispatches import Dispatches
 from ote.clustercontroller.wire import views
-from ote.model.errors import OteError
+from ote.model.errors import Internal, OteError
 from ote.rpc.peer import Peer
 
 _MAX_EVENTS = 256
+_AT_ONCE = 64
+"""Dispatches that the core is asked to accept in one go; others have their turn after so many."""
 _MAX_OPEN = 4096
 """Dispatches of one stream that are not settled; the stream is not read while there are more."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A dispatch that is not settled."""
+
+    told: set[str] = field(default_factory=set)
+    """Targets whose end was told."""
+    times: int = 1
+    """How often it was sent: each time has a summary of its own."""
 
 
 class Many:
@@ -36,56 +51,94 @@ class Many:
         self._events: list[route_pb2.DispatchEvent] = []
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
-        self._room.set()
+        self._followed: dict[str, _Followed] = {}
         self._open = 0
-        self._read_all = False
+        self._read_all = self._ended = False
 
     async def run(self) -> None:
         """Until the caller has half-closed and all is settled."""
         writing = asyncio.create_task(self._write(), name="dispatch many write")
-        tasks: set[asyncio.Task[None]] = set()
         try:
             while (batch := await self._context.read()) is not grpc.aio.EOF:
-                for request in batch.dispatches:
-                    self._open += 1
-                    task = asyncio.create_task(self._one(request), name="dispatch many one")
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-                if self._open >= _MAX_OPEN:
+                await self._take(batch.dispatches)
+                while self._open >= _MAX_OPEN:
                     self._room.clear()
                     await self._room.wait()
             self._read_all = True
             self._ready.set()
             await writing
         finally:
-            for task in (*tasks, writing):
-                task.cancel()
-            await asyncio.gather(*tasks, writing, return_exceptions=True)
+            self._ended = True
+            for dispatch_id in self._followed:
+                self._dispatches.leave(dispatch_id, self)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
 
-    async def _one(self, request: route_pb2.DispatchRequest) -> None:
-        dispatch_id = request.dispatch_id
-        try:
-            await self._dispatches.submit(request, self._peer)
-            name = f"{self._core.ctx.name}/{dispatch_id}"
-            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, accepted=route_pb2.Accepted(dispatch=name)))
-            told: set[str] = set()
-            rows = []
-            async for rows in self._dispatches.changes(dispatch_id):
-                for row in rows:
-                    if row.state in FINAL and row.uid not in told:
-                        told.add(row.uid)
-                        target = self._dispatches.target(dispatch_id, row)
-                        self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, target=target))
-            dispatch = self._core.origin.dispatch(dispatch_id)
-            counts = views.count(target.row for target in dispatch.targets.values()) if dispatch else {}
-            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, summary=route_pb2.Summary(states=counts)))
-        except OteError as error:
-            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, error=_error(error)))
-        finally:
-            self._open -= 1
-            if self._open < _MAX_OPEN:
-                self._room.set()
-            self._ready.set()
+    async def _take(self, requests: Iterable[route_pb2.DispatchRequest]) -> None:
+        events: list[ev.Submit] = []
+        for request in requests:
+            if len(events) == _AT_ONCE:
+                self._dispatches.submit_all(events, self._answered)
+                events = []
+                await asyncio.sleep(0)
+            self._open += 1
+            try:
+                events.append(await self._dispatches.prepare(request, self._peer))
+            except OteError as error:
+                self._answered(request.dispatch_id, error)
+        if events:
+            self._dispatches.submit_all(events, self._answered)
+
+    def _answered(self, dispatch_id: str, error: Exception | None) -> None:
+        if self._ended:
+            return
+        if error is not None:
+            known = error if isinstance(error, OteError) else Internal("INTERNAL", "an internal fault")
+            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, error=_error(known)))
+            self._close(1)
+            return
+        name = f"{self._core.ctx.name}/{dispatch_id}"
+        self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, accepted=route_pb2.Accepted(dispatch=name)))
+        followed = self._followed.get(dispatch_id)
+        if followed is not None:
+            followed.times += 1
+            return
+        self._followed[dispatch_id] = _Followed()
+        self._dispatches.listen(dispatch_id, self)
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        for uid in dispatch.targets if dispatch is not None else ():
+            self.target_changed(dispatch_id, uid, False)
+        if dispatch is None or dispatch.settled:
+            self._settled(dispatch_id)
+
+    def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
+        """A target of a dispatch that is followed has changed."""
+        followed = self._followed.get(dispatch_id)
+        if followed is None:
+            return
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        target = dispatch.targets.get(uid) if dispatch is not None else None
+        if target is not None and target.row.state in FINAL and uid not in followed.told:
+            followed.told.add(uid)
+            view = self._dispatches.target(dispatch_id, target.row)
+            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, target=view))
+        if settled:
+            self._settled(dispatch_id)
+
+    def _settled(self, dispatch_id: str) -> None:
+        followed = self._followed.pop(dispatch_id)
+        self._dispatches.leave(dispatch_id, self)
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        counts = views.count(target.row for target in dispatch.targets.values()) if dispatch else {}
+        event = route_pb2.DispatchEvent(dispatch_id=dispatch_id, summary=route_pb2.Summary(states=counts))
+        for _ in range(followed.times):
+            self._tell(event)
+        self._close(followed.times)
+
+    def _close(self, number: int) -> None:
+        self._open -= number
+        if self._open < _MAX_OPEN:
+            self._room.set()
 
     def _tell(self, event: route_pb2.DispatchEvent) -> None:
         self._events.append(event)

@@ -110,7 +110,8 @@ class Shell:
         self._in_flight = False
         """Commits that have not ended."""
         self._timer: asyncio.TimerHandle | None = None
-        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._requests: dict[int, Callable[[Any, Exception | None], None]] = {}
+        """Who is told of an answer, by the number of the request."""
         self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._encode = msgspec.msgpack.Encoder().encode
@@ -161,8 +162,8 @@ class Shell:
         """The core failed on an event: a fault of ours. What it came by ends, all else goes on."""
         self._log.error("the core failed", event=type(event).__name__, exc_info=failure)
         effects, self.core.ctx.effects = self.core.ctx.effects, []
-        number = getattr(event, "request", None)
-        if number is not None:
+        asked = event.submits if isinstance(event, ev.SubmitMany) else [event]
+        for number in [number for one in asked if (number := getattr(one, "request", None)) is not None]:
             effects.append(fx.Answer(number, error=Internal("INTERNAL", "an internal fault; the log has more")))
         link = getattr(event, "link", None)
         if isinstance(event, ev.FromChild | ev.FromParent | ev.ChildHello) and link in self.links:
@@ -172,15 +173,33 @@ class Shell:
 
     async def request(self, make: Callable[[int], ev.Event]) -> Any:
         """Post the event that `make` makes of a request number, and return the core's answer or raise its error."""
-        self._last_request += 1
-        number = self._last_request
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._requests[number] = future
+
+        def answered(value: Any, error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        number = self._expect(answered)
         try:
             self.post(make(number))
             return await future
         finally:
             self._requests.pop(number, None)
+
+    def submit(self, events: list[ev.Submit], answered: Callable[[ev.Submit, Exception | None], None]) -> None:
+        """Post several dispatches as one event; `answered` is called for each, with the error when it is refused."""
+        for event in events:
+            event.request = self._expect(lambda _, error, event=event: answered(event, error))  # type: ignore[misc]
+        self.post(ev.SubmitMany(events))
+
+    def _expect(self, answered: Callable[[Any, Exception | None], None]) -> int:
+        self._last_request += 1
+        self._requests[self._last_request] = answered
+        return self._last_request
 
     async def ask(self, uid: str, method: str, body: bytes) -> bytes:
         """Ask another controller ("" is the root). Errors: its own, Unavailable (NO_ROUTE), DeadlineExceeded."""
@@ -302,13 +321,9 @@ class Shell:
         self._timer = self._loop.call_later(delay, self.post, ev.Wake())
 
     def _answer(self, effect: fx.Answer) -> None:
-        future = self._requests.get(effect.request)
-        if future is None or future.done():
-            return
-        if effect.error is not None:
-            future.set_exception(effect.error)
-        else:
-            future.set_result(effect.value)
+        answered = self._requests.pop(effect.request, None)
+        if answered is not None:
+            answered(effect.value, effect.error)
 
     def _exit(self, effect: fx.Exit) -> None:
         if not self.exit.done():

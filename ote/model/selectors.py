@@ -20,6 +20,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
 from ote.model import label_selectors
@@ -115,6 +116,7 @@ class Selector:
         return lines or ["no condition: every cluster is meant"]
 
 
+@lru_cache(maxsize=64)
 def compile_selector(clusters: str = "", labels: str = "") -> Selector:
     """Compiles both parts; where both are given both must hold, where none is given everything matches.
 

@@ -129,6 +129,7 @@ class Controller:
             ev.ProbeAnswered: lambda e: self.parents.probe_answered(e),
             ev.ProbeFailed: lambda e: self.parents.probe_failed(e),
             ev.Submit: lambda e: self.origin.submit(e),
+            ev.SubmitMany: self._submit_many,
             ev.CancelDispatch: lambda e: self.origin.cancel(e),
             ev.Evict: self._evict,
             ev.ShimUp: self._shim_up,
@@ -346,6 +347,10 @@ class Controller:
     def _gone(self, uid: str) -> None:
         self.origin.gone(uid)
         self.target.origin_gone(uid)
+
+    def _submit_many(self, event: ev.SubmitMany) -> None:
+        for submit in event.submits:
+            self.origin.submit(submit)
 
     # --- the cluster itself ---------------------------------------------------------------------------------------
 

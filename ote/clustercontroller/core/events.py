@@ -138,6 +138,13 @@ class Submit:
 
 
 @dataclass(slots=True)
+class SubmitMany:
+    """Several dispatches at once, each answered by its own number."""
+
+    submits: list[Submit]
+
+
+@dataclass(slots=True)
 class CancelDispatch:
     """Answered by `Answer(request)`."""
 
@@ -286,6 +293,7 @@ Event = (
     | ProbeAnswered
     | ProbeFailed
     | Submit
+    | SubmitMany
     | CancelDispatch
     | Evict
     | ShimUp
