@@ -236,7 +236,7 @@ class Registry:
         entry.parent_uid, entry.epoch, entry.instance = self._shared_uid(record), record.epoch, record.instance
         entry.signature, entry.up = record.signature, record.up
         entry.public_key = entry.public_key or record.public_key
-        entry.away, entry.away_parent = 0, ""
+        entry.away, entry.away_parent, entry.told = 0, "", 0
         entry.changed_at, entry.heard_at = self.ctx.now, self.ctx.now - record.silent_ms / 1000
         self._take_facts(entry, record)
 
