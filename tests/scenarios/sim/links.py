@@ -127,12 +127,17 @@ class Link:
         world = self.world
         lane = LANE_OF[type(item)]
         if lane in (Lane.DISPATCH, Lane.RESULT, Lane.REGISTRY) and world.chance(world.full):
-            droppable = isinstance(item, m.News | m.Report | m.Deliver)
-            if droppable:
+            if self._droppable(end, item):
                 return False
         end.lanes.put(lane, _Sized(item))
         self._plan(end)
         return True
+
+    def _droppable(self, end: End, item: m.Item) -> bool:
+        """What heals by itself. A child's own news does not: its digest does not cover itself."""
+        if isinstance(item, m.News):
+            return all(record.uid != end.process.uid for record in item.records)
+        return isinstance(item, m.Report | m.Deliver)
 
     def close(self, end: End) -> None:
         """CloseLink: write what is queued, then end the stream."""
