@@ -213,7 +213,7 @@ class Payloads:
             if channel is not None:
                 try:
                     with self.traffic.bulk():
-                        data = await fetch_piece(channel, payload.sha256, index)
+                        data = await fetch_piece(channel, payload, index)
                 except grpc.aio.AioRpcError as error:
                     ours = from_rpc_error(error)
                     self._log.debug("piece not fetched", reason=ours.reason, error=ours.message)
@@ -267,23 +267,24 @@ def check(payload: m.Payload) -> None:
         raise InvalidArgument("BAD_PAYLOAD", "size and pieces do not fit, or a hash is not SHA-256")
 
 
-async def fetch_piece(channel: grpc.aio.Channel, sha256: bytes, index: int) -> bytes:
-    """One piece from the controller at the other end, chunk by chunk as it is granted credit."""
+async def fetch_piece(channel: grpc.aio.Channel, payload: m.Payload, index: int) -> bytes:
+    """One piece from the controller at the other end, chunk by chunk as it is granted credit.
+
+    No more is granted than the piece has: a write to a call that the other end has finished fails it.
+    """
+    size = min(PIECE, payload.size - index * PIECE)
     stub: Any = route_pb2_grpc.RouteServiceStub(channel)
     call = stub.FetchPieces()
     try:
-        await call.write(route_pb2.FetchPiecesRequest(payload_sha256=sha256, pieces=[index], credit_bytes=CREDIT))
+        granted = CREDIT
+        request = route_pb2.FetchPiecesRequest(payload_sha256=payload.sha256, pieces=[index], credit_bytes=granted)
+        await call.write(request)
         data = bytearray()
-        while (chunk := await call.read()) is not grpc.aio.EOF:
+        while len(data) <= size and (chunk := await call.read()) is not grpc.aio.EOF:
             data += chunk.data
-            if len(data) >= PIECE:
-                break
-            await call.write(route_pb2.FetchPiecesRequest(credit_bytes=len(chunk.data)))
-            if len(chunk.data) < CHUNK:
-                break
-        await call.done_writing()
-        while await call.read() is not grpc.aio.EOF:
-            pass
+            if granted < size:
+                granted += len(chunk.data)
+                await call.write(route_pb2.FetchPiecesRequest(credit_bytes=len(chunk.data)))
         return bytes(data)
     finally:
         call.cancel()

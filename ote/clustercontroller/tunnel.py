@@ -8,6 +8,7 @@ operation while the link should live; grpc.aio kills the call otherwise.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
 from ote.clustercontroller.wire.codec import decode_down, decode_up, encode_down, encode_up
+from ote.clustercontroller.wire.limits import check_frame, check_item
 from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
 from ote.rpc.peer import Peer
 from ote.runtime.clock import MonotonicClock
@@ -27,6 +29,10 @@ from ote.runtime.clock import MonotonicClock
 DIAL_TIMEOUT = 2.0
 HELLO_TIMEOUT = 5.0
 FLUSH_TIMEOUT = 5.0
+_AT_ONCE = 64
+"""Items of one frame that are handled before others have their turn."""
+_LONG = 0.005
+"""Seconds of work on one child's items after which this child is read again only after twice that time."""
 _now = MonotonicClock().now
 
 Post = Callable[[ev.Event], None]
@@ -101,11 +107,16 @@ class ChildLink:
         self._closed = asyncio.Event()
         self._writer: _Writer | None = None
         self._error: OteError | None = None
+        self._opening: asyncio.TimerHandle | None = None
 
     def send(self, item: m.Item) -> bool:
         """Queue an item; False when its lane refused it."""
+        encoded = encode_down(item)  # type: ignore[arg-type]
+        before = self.lanes.waiting_beat
+        if before is not None and before.beat.path and isinstance(item, m.Beat) and not item.path:
+            encoded.beat.path.MergeFrom(before.beat.path)  # it takes the place of one that nobody has heard
         try:
-            taken = self.lanes.put(LANE_OF[type(item)], encode_down(item))  # type: ignore[arg-type]
+            taken = self.lanes.put(LANE_OF[type(item)], encoded)
         except Overflow:
             self.lanes.clear()
             self.close("OVERFLOW")
@@ -135,7 +146,7 @@ class ChildLink:
         try:
             await asyncio.wait((reading, closing, writing), return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and (failure := reading.exception()) is not None:
-                self._error = failure if isinstance(failure, OteError) else self._error
+                self._error = _as_ours(failure)
             if not self._closed.is_set():
                 self._post(ev.LinkLost(self.number, str(self._error or "the stream ended")))
             self._writer.close()
@@ -146,11 +157,13 @@ class ChildLink:
             for task in (writing, reading, closing):
                 task.cancel()
             await asyncio.gather(writing, reading, closing, return_exceptions=True)
+            if self._opening is not None:
+                self._opening.cancel()
         if self._error is not None:
             raise self._error
 
     async def _read(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        opening = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._no_hello)
+        opening = self._opening = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._no_hello)
         greeted = False
         while True:
             frame = await context.read()
@@ -160,7 +173,10 @@ class ChildLink:
             size = frame.ByteSize()
             self.received_bytes += size
             self._traffic.took(size)
+            check_frame(frame, size)
             items: list[m.UpItem] = [item for raw in frame.items if (item := decode_up(raw)) is not None]
+            for item in items:
+                check_item(item)
             if not greeted:
                 if not items or not isinstance(items[0], m.Hello):
                     raise InvalidArgument("BAD_FRAME", "the first item of a tunnel is hello")
@@ -173,8 +189,18 @@ class ChildLink:
                 items = items[1:]
             if any(isinstance(item, m.Hello) for item in items):
                 raise InvalidArgument("BAD_FRAME", "hello comes once")
-            if items:
-                self._post(ev.FromChild(self.number, items))
+            await self._give(items)
+
+    async def _give(self, items: list[m.UpItem]) -> None:
+        """Let the core have the items, a few at a time: a child that says much, or what is long to judge, waits."""
+        for start in range(0, len(items), _AT_ONCE):
+            begun = time.perf_counter()
+            self._post(ev.FromChild(self.number, items[start : start + _AT_ONCE]))
+            spent = time.perf_counter() - begun
+            if spent > _LONG:
+                await asyncio.sleep(2 * spent)
+            elif len(items) > _AT_ONCE:
+                await asyncio.sleep(0)
 
     def _no_hello(self) -> None:
         self.close("no hello within 5 s")
@@ -310,6 +336,15 @@ class ParentLink:
         await self._writer.run()
         if not self._writer.broken:
             await call.done_writing()
+
+
+def _as_ours(failure: BaseException) -> OteError | None:
+    """What the child is told of how reading ended; None when it is gone anyway."""
+    if isinstance(failure, OteError):
+        return failure
+    if isinstance(failure, grpc.aio.AioRpcError | grpc.RpcError | grpc.aio.UsageError):
+        return None
+    return InvalidArgument("BAD_FRAME", "a frame that cannot be read")
 
 
 def _why(reading: asyncio.Task[None]) -> str:
