@@ -157,7 +157,7 @@ class Checks:
             if site.process is None:
                 continue
             registry = site.process.core.registry
-            below = {uid for uid, other in truth.items() if other is not site and self._is_below(other, site)}
+            below = {uid for uid, other in truth.items() if other is not site and self.is_below(other, site)}
             online = {uid for uid in registry.entries if uid != site.uid and registry.state(uid) == ONLINE}
             if online != below:
                 yield f"{site.name} lacks {sorted(below - online)} and has too many: {sorted(online - below)}"
@@ -165,7 +165,7 @@ class Checks:
             for uid in below:
                 yield from self._entry(site, truth[uid])
 
-    def _is_below(self, site: Site, above: Site) -> bool:
+    def is_below(self, site: Site, above: Site) -> bool:
         process = site.process
         if site is above:
             return True
@@ -207,7 +207,7 @@ class Checks:
             return
         row = dispatch.targets[uid].row
         if row.state not in FINAL:
-            if not self._is_below(self.world.sites[uid.rpartition(".")[0]], origin):
+            if not self.is_below(self.world.sites[uid.rpartition(".")[0]], origin):
                 return  # Commands travel down only: it waits, and becomes OUTCOME_UNKNOWN at last.
             yield f"{what} is {row.state} ({row.reason})"
             return

@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core.context import CoreSettings
+from ote.clustercontroller.core.states import FAILED, SUCCEEDED
 from tests.scenarios.sim.checks import Checks, Violation
 from tests.scenarios.sim.world import Site, Submitted, World
 
+_DONE = (SUCCEEDED, FAILED)
 _PEACE = 400.0
 """Virtual seconds after which all must be well."""
 
@@ -340,10 +342,29 @@ class History:
         if not world.run_until(lambda: self._well(root), _PEACE, step=5.0):
             raise Violation("; ".join(self.problems()))
         self.checks.audit()
+        self._still_works()
+
+    def _still_works(self) -> None:
+        """Every controller can change everything below it, itself too."""
+        world = self.world
+        asked: list[Submitted] = []
+        for site in self.members():
+            targets = [other for other in self.members() if other.shim is not None and self.checks.is_below(other, site)]
+            submitted = world.submit(site, targets) if targets else None
+            if submitted is not None:
+                asked.append(submitted)
+
+        def left() -> list[str]:
+            waits = [(s, uid, world.state(s, uid)) for s in asked for uid in s.targets]
+            return [f"{s.origin}/{s.id} at {uid} is {state}" for s, uid, state in waits if state not in _DONE]
+
+        if not world.run_until(lambda: not left(), 30.0, step=1.0):
+            raise Violation("after all: " + "; ".join(left()))
 
     def _well(self, root: Site) -> bool:
         """Whether all is; what an operator would do meanwhile is done."""
         assert root.process is not None
+        self._start_all()
         for uid in self.checks.gone:
             if root.process.core.registry.get(uid) is not None:
                 self.world.evict(root, uid)
