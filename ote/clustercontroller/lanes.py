@@ -67,6 +67,8 @@ LANE_OF: dict[type, Lane] = {
 _WEIGHTS = {Lane.DISPATCH: 8, Lane.RESULT: 4, Lane.REGISTRY: 1}
 _LANE_LIMIT = 1024 * 1024
 _SESSION_LIMIT = 1024 * 1024
+_SESSION_SHARE = 64 * 1024
+"""What a session lane may hold when the budget of all is used up."""
 _REGISTRY_LIMIT = 32 * 1024 * 1024
 """A full account of 100,000 clusters is 20 MB; it is given piece by piece as the peer reads."""
 
@@ -147,6 +149,11 @@ class Lanes(Generic[E]):
     def queued_bytes(self) -> int:
         return sum(self._bytes.values())
 
+    @property
+    def waiting_beat(self) -> E | None:
+        """The beat that has not been taken yet."""
+        return self._beat
+
     def queued_in(self, lane: Lane) -> int:
         """Bytes that wait in a lane; a beat that waits is not counted."""
         return self._bytes[lane]
@@ -160,11 +167,14 @@ class Lanes(Generic[E]):
             self._beat = item
             return True
         size = item.ByteSize()
+        if size > MAX_ITEM:
+            self.counters.refused += 1
+            return False
         held = self._bytes[lane] + size
         limit = {Lane.SESSION: _SESSION_LIMIT, Lane.REGISTRY: _REGISTRY_LIMIT}.get(lane, _LANE_LIMIT)
         full = held > limit and self._queues[lane]
         if lane is Lane.SESSION:
-            if full:
+            if full or (held > _SESSION_SHARE and self._budget.used + size > self._budget.limit):
                 raise Overflow
         elif full or self._budget.used + size > self._budget.limit:
             self.counters.refused += 1

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import grpc.aio
 import msgspec
 import structlog
+from google.protobuf.message import DecodeError
 
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
@@ -32,6 +33,7 @@ from ote.store import sqlite as store
 _PROBE_TIMEOUT = 2.0
 _PROBE_BYTES = 4096
 _RETRY_COMMIT = 1.0
+_MAX_ANSWERING = 256
 _AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
 """Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
 _NOT_LATE = _AT_ONCE | {fx.Barrier}
@@ -114,6 +116,8 @@ class Shell:
         """Who is told of an answer, by the number of the request."""
         self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering = 0
+        """Questions of other controllers that are being answered."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._effects: dict[type, Callable[[Any], None]] = {
             fx.Put: lambda e: self._writes.append(store.Put(e.table, e.key, self._encode(e.value))),
@@ -133,7 +137,7 @@ class Shell:
             fx.ClustersChanged: lambda e: self.watchers.clusters_changed(e.uids),
             fx.TargetChanged: lambda e: self.watchers.target_changed(e.dispatch_id, e.uid, e.settled),
             fx.Answer: self._answer,
-            fx.Ask: lambda e: self.spawn(self._asked(e), "answer"),
+            fx.Ask: self._ask,
             fx.Exit: self._exit,
             fx.Count: lambda e: self.count(e.name, e.labels, e.value),
             fx.Log: lambda e: getattr(self._log, e.level)(e.message, **e.fields),
@@ -234,10 +238,9 @@ class Shell:
     # --- effects --------------------------------------------------------------------------------------------------
 
     def _execute(self, effects: Sequence[fx.Effect]) -> None:
-        handlers = self._effects
         for effect in effects:
             if type(effect) in _AT_ONCE:
-                handlers[type(effect)](effect)
+                self._do(effect)
         urgent = False
         for index, effect in enumerate(effects):
             kind = type(effect)
@@ -248,9 +251,15 @@ class Shell:
                     self._after_commit.append(late)
                     break
             elif kind not in _AT_ONCE:
-                handlers[kind](effect)
+                self._do(effect)
         if self._writes or self._after_commit:
             self._plan_flush(urgent)
+
+    def _do(self, effect: fx.Effect) -> None:
+        try:
+            self._effects[type(effect)](effect)
+        except Exception as failure:  # such as a number that no message holds: one effect is lost, all else goes on
+            self._log.error("an effect failed", effect=type(effect).__name__, exc_info=failure)
 
     def _plan_flush(self, urgent: bool) -> None:
         if urgent and not self._urgent:
@@ -394,13 +403,24 @@ class Shell:
 
     # --- questions of other controllers ---------------------------------------------------------------------------
 
+    def _ask(self, ask: fx.Ask) -> None:
+        if self._answering >= _MAX_ANSWERING:
+            self.post(ev.Answered(ask.id, ask.from_uid, "UNAVAILABLE", "BUSY", "too many questions at once; try again"))
+            return
+        self._answering += 1
+        self.spawn(self._asked(ask), "answer")
+
     async def _asked(self, ask: fx.Ask) -> None:
         try:
             body = await self.answer(ask)
         except OteError as error:
             self.post(ev.Answered(ask.id, ask.from_uid, error.code, error.reason, error.message))
+        except (ValueError, DecodeError, msgspec.MsgspecError):
+            self.post(ev.Answered(ask.id, ask.from_uid, "INVALID_ARGUMENT", "BAD_FRAME", "not a question of that kind"))
         else:
             self.post(ev.Answered(ask.id, ask.from_uid, "OK", body=body))
+        finally:
+            self._answering -= 1
 
 
 def _can_wait(effect: fx.Effect) -> bool:

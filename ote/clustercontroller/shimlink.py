@@ -27,6 +27,9 @@ from ote.rpc.errors import from_rpc_error
 
 _INFO_TIMEOUT = 5.0
 _RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)
+_MAX_STATUS = 64 * 1024
+_MAX_CAPABILITIES = 64
+_MAX_WORD = 128
 _INLINE = 1024 * 1024
 """Commands up to this size go to the shim in one message."""
 _PIECE = 262_144
@@ -118,10 +121,10 @@ class ShimLink:
         self._instance = info.instance_id
         self._post(
             ev.ShimUp(
-                kind=info.kind,
-                name=info.name,
-                version=info.version,
-                capabilities=list(info.capabilities),
+                kind=_word(info.kind),
+                name=_word(info.name),
+                version=_word(info.version),
+                capabilities=[_word(capability) for capability in info.capabilities[:_MAX_CAPABILITIES]],
                 instance=info.instance_id,
                 durable=info.memory == shim_pb2.MEMORY_DURABLE,
                 max_command_bytes=info.max_command_bytes,
@@ -132,7 +135,11 @@ class ShimLink:
         """Until the connection breaks."""
         if "status" in info.capabilities:
             async for update in self._stub.WatchStatus(shim_pb2.WatchStatusRequest()):
-                self._post(ev.ShimStatus(update.status.SerializeToString()))
+                status = update.status.SerializeToString()
+                if len(status) <= _MAX_STATUS:
+                    self._post(ev.ShimStatus(status))
+                else:
+                    self._log.warning("status of the shim is too large", bytes=len(status), most=_MAX_STATUS)
             return
         state = channel.get_state(try_to_connect=True)
         while state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING):
@@ -242,6 +249,11 @@ class ShimLink:
         result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=ours.message)
         self._post(ev.ShimResult(key, "FAILED", result.SerializeToString()))
         return "FAILED"
+
+
+def _word(text: str) -> str:
+    """A stranger's word as the tree may carry it."""
+    return "".join(character for character in text[:_MAX_WORD] if character.isprintable())
 
 
 _STATES = {

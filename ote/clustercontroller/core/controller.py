@@ -22,9 +22,9 @@ from ote.clustercontroller.core.origin import Origin
 from ote.clustercontroller.core.parents import Parents, ParentsCallbacks
 from ote.clustercontroller.core.registry import Registry
 from ote.clustercontroller.core.router import Router
-from ote.clustercontroller.core.states import SUCCEEDED
+from ote.clustercontroller.core.states import FAILED, SUCCEEDED
 from ote.clustercontroller.core.target import Target
-from ote.model.errors import DeadlineExceeded, NotFound, Unavailable
+from ote.model.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 
 _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
@@ -369,7 +369,11 @@ class Controller:
         self.registry.set_own(self.own.record())
 
     def _facts_change(self, event: ev.FactsChange) -> None:
-        self.own.change(event)
+        try:
+            self.own.change(event)
+        except InvalidArgument as error:
+            self.ctx.emit(fx.FinishHere(event.key, FAILED, error.reason, error.message))
+            return
         self.registry.set_own(self.own.record())
         self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", ""))
 

@@ -15,6 +15,11 @@ from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import FactsChange, ShimUp
 from ote.clustercontroller.core.messages import ClusterRecord, Facts, Status
+from ote.model.errors import InvalidArgument
+from ote.model.names import check_label_key, check_label_value, check_tag
+
+MAX_LABELS = 256
+"""Labels, and tags, that may be set at run time: what one cluster says has to fit a message."""
 
 
 class OwnRecord:
@@ -63,8 +68,18 @@ class OwnRecord:
         self._ctx.put("self", "record", rec.OwnFactsRow(self._facts))
 
     def change(self, event: FactsChange) -> None:
-        """Take labels and tags over the settings'; the last writer of a key wins."""
+        """Take labels and tags over the settings'; the last writer of a key wins.
+
+        Errors: InvalidArgument (INVALID_LABEL, TOO_MANY_LABELS); nothing has changed then.
+        """
         changes = self._changes
+        for key, value in event.labels.items():
+            check_label_key(key)
+            check_label_value(value)
+        for tag in event.tags:
+            check_tag(tag)
+        if max(len({*changes.labels, *event.labels}), len({*changes.tags, *event.tags})) > MAX_LABELS:
+            raise InvalidArgument("TOO_MANY_LABELS", f"a cluster has at most {MAX_LABELS} labels and as many tags")
         for key in event.remove_labels:
             if changes.labels.pop(key, None) is None and key in self._settings.labels:
                 changes.removed_labels.append(key)

@@ -64,7 +64,9 @@ class Router:
     def revoke(self, revoke: m.Revoke) -> None:
         """Carry a request to end early to each of its targets."""
         for link, targets in self._by_hop(revoke, revoke.targets).items():
-            self._ctx.send(link, replace(revoke, targets=targets, hop_limit=revoke.hop_limit - 1))
+            for start in range(0, len(targets), _FRAME // _TARGET):
+                chunk = targets[start : start + _FRAME // _TARGET]
+                self._ctx.send(link, replace(revoke, targets=chunk, hop_limit=revoke.hop_limit - 1))
 
     def report(self, report: m.Report) -> None:
         """Carry a report to its origin; dropped where there is no way, its target sends it again."""
