@@ -271,6 +271,7 @@ class Controller:
     def _memory_lost(self) -> None:
         """The disk was set back: what the old journal may have known must not run again."""
         self.target.memory_lost()
+        self.origin.memory_lost()
         self._own_changed()
 
     # --- registry -------------------------------------------------------------------------------------------------

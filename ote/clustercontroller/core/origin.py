@@ -452,6 +452,10 @@ class Origin:
             ledger.end(target, OUTCOME_UNKNOWN if sent else UNREACHABLE, "CLUSTER_REPLACED", message)
         ledger.forget_cluster(uid)
 
+    def memory_lost(self) -> None:
+        """The disk was set back: numbers that this origin does not know of have been used."""
+        self._ledger.new_incarnation(self._own.incarnation + 1)
+
     # --- reports --------------------------------------------------------------------------------------------------
 
     def report(self, report: m.Report) -> None:
