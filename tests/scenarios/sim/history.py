@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core.context import CoreSettings
-from ote.clustercontroller.core.states import FAILED, SUCCEEDED
+from ote.clustercontroller.core.states import FAILED, OUTCOME_UNKNOWN, SUCCEEDED
 from tests.scenarios.sim.checks import Checks, Violation
 from tests.scenarios.sim.world import Site, Submitted, World
 
-_DONE = (SUCCEEDED, FAILED)
+_DONE = (SUCCEEDED, FAILED, OUTCOME_UNKNOWN)
 _PEACE = 400.0
 """Virtual seconds after which all must be well."""
 
@@ -345,7 +345,21 @@ class History:
         self._still_works()
 
     def _still_works(self) -> None:
-        """Every controller can change everything below it, itself too."""
+        """Every controller can change everything below it, itself too.
+
+        An origin or a target that has lost memory may learn so by the first change, which is OUTCOME_UNKNOWN then.
+        """
+        forgetful = self.checks.forgetful
+        for _ in range(3):
+            asked = self._ask_all()
+            unknown = [(s, uid) for s in asked for uid in s.targets if self.world.state(s, uid) == OUTCOME_UNKNOWN]
+            if not unknown:
+                return
+            if any(not {s.origin, uid} & forgetful for s, uid in unknown):
+                break
+        raise Violation("after all: " + "; ".join(f"{s.origin}/{s.id} at {uid}" for s, uid in unknown))
+
+    def _ask_all(self) -> list[Submitted]:
         world = self.world
         asked: list[Submitted] = []
         for site in self.members():
@@ -360,10 +374,13 @@ class History:
 
         if not world.run_until(lambda: not left(), 30.0, step=1.0):
             raise Violation("after all: " + "; ".join(left()))
+        return asked
 
     def _well(self, root: Site) -> bool:
         """Whether all is; what an operator would do meanwhile is done."""
         assert root.process is not None
+        for site in self.world.sites.values():
+            site.exited = ""
         self._start_all()
         for uid in self.checks.gone:
             if root.process.core.registry.get(uid) is not None:
