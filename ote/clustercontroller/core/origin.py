@@ -178,7 +178,9 @@ class Origin:
         if not dispatch.open:
             return
         now = self._ctx.now
-        due = dispatch.deadline if not dispatch.ended else None
+        due = None if dispatch.ended else dispatch.deadline
+        if due is not None and not all(target.row.maybe_sent for target in dispatch.open.values()):
+            due = dispatch.expiry
         if any(target.row.maybe_sent for target in dispatch.open.values()):
             again = delay(self._ctx, dispatch.tries)
             if not dispatch.change:
@@ -203,7 +205,7 @@ class Origin:
             if not dispatch.change:
                 self._read_due(target, outgoing)
             elif not target.row.maybe_sent:
-                if dispatch.ended:
+                if now >= dispatch.expiry:
                     self._ledger.end(target, EXPIRED, EXPIRED, "its time was over before the cluster was reachable")
             elif dispatch.ended:
                 self._overdue(target)
@@ -571,7 +573,7 @@ class Origin:
                 chain.tries += 1
             chain.retry_at = self._ctx.now + wait * (1.0 + 0.25 * self._ctx.rng.random())
             self._timers.at(chain.retry_at, self._chain_due, chain, chain.retry_at)
-        elif target in chain.sent and not no_route:
+        if target in chain.sent and not no_route:
             self._schedule(dispatch, self._ctx.now + wait)
         self._ledger.drop_empty(row.uid)
 

@@ -120,8 +120,9 @@ class Journal:
             return m.FORGOTTEN
         if aim.known:
             return m.JOURNAL_CHANGED
-        if aim.after > lane.passed and len(lane.held) >= self._ctx.settings.hold_limit:
-            return m.BUSY
+        limit = self._ctx.settings.hold_limit
+        if aim.after > lane.passed and len(lane.held) >= limit and aim.seq > lane.passed + limit:
+            return m.BUSY  # What fills a gap near the floor is taken, or those held would wait for it for long.
         return ""
 
     def take(self, change: Change) -> None:

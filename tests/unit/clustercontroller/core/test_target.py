@@ -149,6 +149,20 @@ def test_what_waits_for_its_predecessor_is_held_up_to_a_limit() -> None:
     assert end.asked() == [("Execute", "d2")]
 
 
+def test_what_fills_a_gap_near_the_floor_is_taken_though_the_limit_is_reached() -> None:
+    """Else what is held waits for predecessors that come in one at a time, each after a turn of being sent back."""
+    end = ready(settings=CoreSettings(hold_limit=3))
+    for seq in (7, 8, 9, 3):
+        end.deliver(f"d{seq}", seq, seq - 1)
+    assert end.take() == []
+    end.deliver("d10", 10, 9)
+    assert end.take() == [("BUSY", "d10", "")]
+    end.deliver("d2", 2)
+    assert end.asked() == [("Execute", "d2")]
+    end.result("d2")
+    assert end.asked() == [("Execute", "d3")]
+
+
 def test_a_slow_change_is_said_to_be_received_when_that_is_on_disk() -> None:
     end = ready(held=True)
     end.deliver("d1", 2)
