@@ -141,10 +141,9 @@ class Registry:
             if seen is not None and entry is not None and entry.epoch == record.epoch:
                 seen.add(record.uid)
         ended = news.full_end and seen is not None and self._end_missing(via, self._accounts.pop(via))
-        if taken:
-            self.ctx.count("ote_registry_news_total", "taken", value=taken)
-        if self._refused:
-            self.ctx.count("ote_registry_news_total", "refused", value=self._refused)
+        for outcome, records in (("taken", taken), ("refused", self._refused)):
+            if records:
+                self.ctx.count("ote_registry_news_total", outcome, value=records)
         self._flush()
         return taken > 0 or ended
 

@@ -212,7 +212,7 @@ async def test_what_is_unreachable_from_the_start_is_settled_without_a_latency(w
 
 async def test_a_lost_parent_and_the_way_back_are_counted(watched: Watched) -> None:
     await watched.start("root")
-    await watched.start("region", "root")
+    await watched.start("region", "root", stop_grace=4.0)
     await watched.start("edge", "region")
     await watched.until("root", ote_registry_clusters__ONLINE=lambda n: n == 3)
     region = watched.tree.nodes["region"].address
