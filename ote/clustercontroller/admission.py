@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from ote.clustercontroller.core.children import EVICTED_TEXT
 from ote.clustercontroller.core.controller import Controller
 from ote.model.errors import OteError, PermissionDenied
 from ote.pki import is_vouched_from_above
@@ -42,7 +43,7 @@ class Admission:
             return
         evicted = self._core.registry.evicted
         if peer.role in _MEMBERS and peer.uid in evicted:
-            raise PermissionDenied("EVICTED", f"{peer.name} was evicted; join again with an empty data directory")
+            raise PermissionDenied("EVICTED", f"{peer.name} ({peer.uid}) {EVICTED_TEXT}")
         if evicted and not evicted.isdisjoint(peer.vouched_by.split(".")):
             self._check_known(peer)
         if peer.role in PERSON_ROLES and not is_vouched_from_above(peer.vouched_by, self._host()):

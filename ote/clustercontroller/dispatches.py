@@ -22,7 +22,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import TargetRow
-from ote.clustercontroller.core.states import CHANGES, CONTROLLER_COMMANDS, FINAL
+from ote.clustercontroller.core.states import AWAY, CHANGES, CONTROLLER_COMMANDS, FINAL
 from ote.clustercontroller.lanes import MAX_ITEM
 from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads
 from ote.clustercontroller.shell import Shell
@@ -207,8 +207,10 @@ class Dispatches:
         if not (request.selector.clusters or request.selector.labels):
             raise InvalidArgument("INVALID_SELECTOR", "say which clusters are meant; '*' means all")
         entries = select(self._core, request.selector)
+        named = compile_selector(request.selector.clusters, request.selector.labels).exact_names
+        state = self._core.registry.state
+        entries = [entry for entry in entries if entry.name in named or state(entry.uid) != AWAY]
         if command not in CONTROLLER_COMMANDS:
-            named = compile_selector(request.selector.clusters, request.selector.labels).exact_names
             entries = [entry for entry in entries if entry.name in named or not _has_no_shim(entry)]
         if not entries and not request.allow_no_match:
             raise NotFound(

@@ -111,6 +111,9 @@ class StatusReport:
 
         if self.shell.commit_error:
             add("DISK", f"cannot write to disk: {self.shell.commit_error}", self.clock.wall())
+        refused = core.parents.refused
+        if refused is not None:
+            add(refused.reason, refused.message, self.wall(core.connected_since))
         if not connected:
             add(
                 "CUT_OFF",

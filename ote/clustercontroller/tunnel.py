@@ -22,7 +22,8 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
 from ote.clustercontroller.wire.codec import decode_down, decode_up, encode_down, encode_up
 from ote.clustercontroller.wire.limits import check_frame, check_item
-from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+from ote.model.errors import FailedPrecondition, InvalidArgument, OteError, PermissionDenied, Unauthenticated
+from ote.rpc.errors import from_rpc_error
 from ote.rpc.peer import Peer
 from ote.runtime.clock import MonotonicClock
 
@@ -262,7 +263,7 @@ class ParentLink:
             await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 reason = _why(reading)
-                self._ended(reason)
+                self._ended(reason, _refusal(reading))
         finally:
             limit.cancel()
             if self._writer is not None and not self._writer.broken and reason == "":
@@ -278,11 +279,13 @@ class ParentLink:
                 await self.channel.close()
             self._on_closed(self.number)
 
-    def _ended(self, reason: str) -> None:
+    def _ended(self, reason: str, refused: m.Refused | None = None) -> None:
         if self._closed.is_set():
             return
         if self._welcomed:
             self._post(ev.LinkLost(self.number, reason))
+        elif refused is not None:
+            self._post(ev.DialRefused(self.number, refused))
         else:
             self._post(ev.DialFailed(self.number, reason))
         self._closed.set()
@@ -354,3 +357,13 @@ def _why(reading: asyncio.Task[None]) -> str:
     if isinstance(failure, grpc.aio.AioRpcError):
         return f"{failure.code().name}: {failure.details()}"
     return str(failure) or type(failure).__name__
+
+
+def _refusal(reading: asyncio.Task[None]) -> m.Refused | None:
+    """What the other side said of us, when it answered and did not take us: an error of ours, with a reason."""
+    failure = reading.exception()
+    if isinstance(failure, grpc.aio.AioRpcError):
+        failure = from_rpc_error(failure)
+    if isinstance(failure, PermissionDenied | FailedPrecondition | Unauthenticated):
+        return m.Refused(failure.reason, failure.message)
+    return None

@@ -37,6 +37,11 @@ from ote.clustercontroller.core.records import Self
 from ote.clustercontroller.core.registry import Registry
 
 PROTOCOL_VERSION = 1
+
+EVICTED_TEXT = (
+    "was evicted from the tree; to join again stop it, remove identity and store.db* from its data directory, "
+    "and start it with a new --join-token"
+)
 NEVER = float("inf")
 
 _BEAT_PATIENCE = 1.25
@@ -171,7 +176,7 @@ class Children:
         if hello.uid == self._ctx.uid:
             return m.Refused("IDENTITY_MISMATCH", "this is the controller itself, it cannot be its own child")
         if hello.uid in registry.evicted:
-            return m.Refused("EVICTED", f"{hello.name} ({hello.uid}) has been evicted; join again with a new identity")
+            return m.Refused("EVICTED", f"{hello.name} ({hello.uid}) {EVICTED_TEXT}")
         known = registry.get(hello.uid)
         if known is not None and known.name != hello.name:
             return m.Refused("IDENTITY_MISMATCH", f"this uid is known as {known.name}")
@@ -353,7 +358,8 @@ class Children:
     def kick(self, uid: str, reason: str) -> None:
         """End all links of this uid, for a reason that it is told."""
         for child in list(self._of_uid.get(uid, ())):
-            self._refuse(child, m.Refused(reason, f"{child.hello.name} ({uid}) may not stay: {reason}"))
+            text = EVICTED_TEXT if reason == "EVICTED" else f"may not stay: {reason}"
+            self._refuse(child, m.Refused(reason, f"{child.hello.name} ({uid}) {text}"))
 
     def _superseded(self, away: m.Away) -> None:
         """A direct child is attached elsewhere by a higher epoch, as others have told."""

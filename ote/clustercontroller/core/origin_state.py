@@ -26,6 +26,8 @@ class OriginDispatch:
     change: bool
     begun: float
     """When it was accepted, on the present clock."""
+    expiry: float
+    """End of its time to live: what was not sent ends."""
     deadline: float
     """End of the time in which it must have been received."""
     targets: dict[str, OriginTarget] = field(default_factory=dict)
@@ -116,7 +118,8 @@ class Chain:
 def fresh_dispatch(row: DispatchRow, begun: float, grace: float) -> OriginDispatch:
     """A dispatch without targets. A time to live shorter than `grace` seconds still leaves that much to what was
     sent."""
-    dispatch = OriginDispatch(row, row.command in CHANGES, begun, begun + max(row.ttl, grace))
+    change = row.command in CHANGES
+    dispatch = OriginDispatch(row, change, begun, begun + row.ttl, begun + max(row.ttl, grace))
     dispatch.ended = row.cancelled
     return dispatch
 

@@ -145,6 +145,11 @@ class Parents:
         return self._candidates.alternates
 
     @property
+    def refused(self) -> m.Refused | None:
+        """Why the last candidate did not take us; None once one did."""
+        return self._refusals.last
+
+    @property
     def draining(self) -> bool:
         return self._row.draining
 

@@ -47,12 +47,15 @@ class Refusals:
         self._ctx = ctx
         self._candidates = candidates
         self._said: set[tuple[str, str]] = set()
+        self.last: Refused | None = None
+        """The latest since the last attachment."""
 
     def note(self, candidate: Alternate, refused: Refused) -> bool:
         """Log it and let the candidate wait; whether it said so for the first time."""
         meaning = _MEANINGS.get(refused.reason, _OTHER)
         what = (key(candidate), refused.reason)
         first = what not in self._said
+        self.last = refused
         self._said.add(what)
         level = meaning.level if first else "debug"
         self._ctx.log(level, "refused", candidate=what[0], reason=refused.reason, detail=refused.message)
@@ -65,3 +68,4 @@ class Refusals:
 
     def attached(self) -> None:
         self._said.clear()
+        self.last = None
