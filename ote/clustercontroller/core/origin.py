@@ -9,11 +9,10 @@ Effects: Put and Remove of dispatches, targets, sequences and self; Barrier; Ans
 `route` deliveries, revocations and acknowledgements.
 
 Invariants:
-* What is sent is on disk first, and so is that it was sent (`maybe_sent`, number, `after`, journal). While a change
-was not
-  sent the origin alone ends it; afterwards only its target does, or the loss of a disk.
+* What is sent is on disk first, and so is that it was sent (`maybe_sent`, number, `after`, journal). While a change was
+  not sent the origin alone ends it; afterwards only its target does, or the loss of a disk.
 * To one cluster, in one journal, a change is sent only after all earlier ones; `after` never changes while it may be
-there.
+  there.
 * A result is acknowledged after it is on disk, and again each time it comes. A final state changes never, but
   OUTCOME_UNKNOWN once, into the truth.
 * A timer per dispatch, and one per cluster that has turned something away. No event looks at everything.
