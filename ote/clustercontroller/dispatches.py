@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
@@ -24,7 +25,7 @@ from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import TargetRow
 from ote.clustercontroller.core.states import AWAY, CHANGES, CONTROLLER_COMMANDS, FINAL
 from ote.clustercontroller.lanes import MAX_ITEM
-from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads
+from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads, check
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire import views
 from ote.clustercontroller.wire.codec import decode_payload
@@ -185,6 +186,7 @@ class Dispatches:
             return kind, body, None
         if which == "payload":
             payload = decode_payload(request.payload)
+            check(payload)
             if not self._payloads.has(payload):
                 raise FailedPrecondition("PAYLOAD_MISSING", "send the payload by PutPayload first, to this controller")
             return self._kind_of(payload), None, payload
@@ -193,7 +195,10 @@ class Dispatches:
     def _kind_of(self, payload: m.Payload) -> str:
         if payload.size > MAX_PAYLOAD:
             raise ResourceExhausted("PAYLOAD_TOO_LARGE", "a command takes at most 16 MiB")
-        command = command_pb2.Command.FromString(self._payloads.path(payload).read_bytes())
+        try:
+            command = command_pb2.Command.FromString(self._payloads.path(payload).read_bytes())
+        except DecodeError:
+            raise InvalidArgument("NO_COMMAND", "the payload is not a command") from None
         kind = command.WhichOneof("kind")
         if kind is None:
             raise InvalidArgument("NO_COMMAND", "the payload is not a command of a kind that is known here")

@@ -83,7 +83,7 @@ class Payloads:
         return self._folder / payload.sha256.hex()
 
     def has(self, payload: m.Payload) -> bool:
-        return self.path(payload).exists()
+        return self.path(payload).is_file()
 
     def keep(self, body: bytes) -> m.Payload:
         """Store a body; returns its name."""
