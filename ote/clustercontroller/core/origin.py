@@ -23,13 +23,14 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import CancelDispatch, Submit, SubmitTarget
 from ote.clustercontroller.core.origin_ledger import GRACE, NO_ANSWER, Ledger
+from ote.clustercontroller.core.origin_ports import Clusters, KnownCluster, Route
 from ote.clustercontroller.core.origin_state import (
     NOT_TAKEN_BACK,
     Chain,
@@ -62,43 +63,6 @@ _ENDS = frozenset({SUCCEEDED, FAILED, CANCELLED, EXPIRED, OUTCOME_UNKNOWN})
 """States in which a target may say that it has ended."""
 
 _Outgoing = dict[OriginDispatch, list[OriginTarget]]
-
-
-class KnownFacts(Protocol):
-    """What the origin reads of a cluster's facts."""
-
-    @property
-    def journal_id(self) -> str: ...
-
-
-class KnownCluster(Protocol):
-    """What the origin reads of an entry of the registry."""
-
-    @property
-    def facts(self) -> KnownFacts: ...
-
-    @property
-    def instance(self) -> str: ...
-
-
-class Clusters(Protocol):
-    """What the origin asks of the registry."""
-
-    def get(self, uid: str) -> KnownCluster | None: ...
-
-    def next_hop(self, uid: str) -> int | None: ...
-
-    def descendants(self, uid: str) -> Iterator[str]: ...
-
-
-class Route(Protocol):
-    """Ways to the targets; to this controller itself, too."""
-
-    def deliver(self, deliver: m.Deliver) -> None: ...
-
-    def revoke(self, revoke: m.Revoke) -> None: ...
-
-    def ack(self, ack: m.Ack) -> None: ...
 
 
 class Origin:
