@@ -208,9 +208,7 @@ class Cluster:
         pod, container = found
         if container.state == records.STARTING:
             container.state, container.started = records.RUNNING, now
-        if pod.typed.container(name).readiness_probe is None:
-            container.ready = True
-        elif not container.ready:
+        if pod.typed.container(name).readiness_probe is not None and not container.ready:
             container.reason, container.message = "", "not ready yet"
         self._change(pod)
         self._settle(now)
@@ -427,6 +425,19 @@ class Cluster:
         for container in pod.containers:
             if not container.active and (container.state == records.WAITING or pod.runs_again(container)):
                 self._start(pod, container, now)
+            elif container.state == records.RUNNING and not container.ready and not container.stopping:
+                self._hold(pod, container, now)
+
+    def _hold(self, pod: Pod, container: Container, now: float) -> None:
+        """Without a probe a start that has held for a while is ready: one that crashes at once never is."""
+        if pod.typed.container(container.name).readiness_probe is not None:
+            return
+        ready_at = container.started + self._backoff.steady(container.streak)
+        if now < ready_at:
+            self._remind(ready_at, pod.uid)
+        else:
+            container.ready = True
+            self._change(pod)
 
     def _start(self, pod: Pod, container: Container, now: float) -> None:
         before = (container.reason, container.message)

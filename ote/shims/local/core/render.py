@@ -134,23 +134,30 @@ def _container(pod: Pod, container: Container) -> dict[str, Any]:
             if declared.ports[index].name:
                 entry["name"] = declared.ports[index].name
         ports.append(entry)
+    state = _state(container)
+    last = {"terminated": _ended(container)} if container.exit_code is not None and "terminated" not in state else {}
     return {
         "name": container.name,
         "image": declared.image,
         "ready": container.ready,
         "started": container.state == records.RUNNING,
         "restartCount": container.restarts,
-        "state": _state(container),
+        "state": state,
+        "lastState": last,
         "ports": ports,
     }
+
+
+def _ended(container: Container) -> dict[str, Any]:
+    reason = "Completed" if container.exit_code == 0 else "Error"
+    return {"exitCode": container.exit_code, "reason": reason, "finishedAt": moment(container.ended)}
 
 
 def _state(container: Container) -> dict[str, Any]:
     if container.state == records.RUNNING:
         return {"running": {"startedAt": moment(container.started)}}
     if container.state == records.ENDED and container.reason != "CrashLoopBackOff":
-        ended = {"exitCode": container.exit_code, "reason": container.reason, "finishedAt": moment(container.ended)}
-        return {"terminated": ended | ({"message": container.message} if container.message else {})}
+        return {"terminated": _ended(container) | ({"message": container.message} if container.message else {})}
     waiting = {"reason": container.reason or "ContainerCreating"}
     return {"waiting": waiting | ({"message": container.message} if container.message else {})}
 

@@ -34,15 +34,23 @@ class Readiness(NamedTuple):
 
 
 class Backoff(NamedTuple):
-    """Delays between starts, in seconds: base, doubled up to cap; a run of reset_after counts as a new beginning."""
+    """Delays between starts, in seconds: base, doubled up to cap; a run of reset_after counts as a new beginning.
+
+    steady_cap: the longest time that a start without readiness probe has to hold before it counts as ready.
+    """
 
     base: float = 1.0
     cap: float = 300.0
     reset_after: float = 600.0
+    steady_cap: float = 10.0
 
     def delay(self, streak: int) -> float:
         """The delay after the streak-th end in a row."""
         return min(self.cap, self.base * 2.0 ** min(streak - 1, 32))
+
+    def steady(self, streak: int) -> float:
+        """How long a start after that many ends in a row has to hold before it counts as ready."""
+        return min(self.steady_cap, self.delay(streak + 1))
 
 
 def revision_of(template: dict[str, Any]) -> str:

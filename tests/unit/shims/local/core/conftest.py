@@ -33,12 +33,12 @@ class CountedSource:
 
 
 class World:
-    """A cluster, its time, and the containers that would run."""
+    """A cluster, its time, and the containers that would run. steady_cap: 0 makes them ready as soon as they run."""
 
-    def __init__(self) -> None:
+    def __init__(self, steady_cap: float = 0.0) -> None:
         self.now = 1_000.0
         self.source = CountedSource()
-        self.cluster = Cluster(self.source, Backoff(base=1.0, cap=60.0, reset_after=100.0))
+        self.cluster = Cluster(self.source, Backoff(base=1.0, cap=60.0, reset_after=100.0, steady_cap=steady_cap))
         self.effects: list[Effect] = []
         self.saved_objects: dict[Any, Any] = {}
         self.saved_pods: dict[str, Any] = {}

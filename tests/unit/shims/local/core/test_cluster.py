@@ -109,6 +109,22 @@ class TestPods:
         world.run()
         assert is_ready(world, "Pod/one")
 
+    def test_without_a_probe_a_start_has_to_hold_and_longer_after_each_crash(self) -> None:
+        world = World(steady_cap=3.0)
+        world.apply(POD)
+        for steady in (1.0, 2.0, 3.0, 3.0):
+            (launch,) = world.run()
+            world.wait(steady - 0.01)
+            assert not is_ready(world, "Pod/one")
+            world.end(launch.uid, "main", 3)
+            assert world.cluster.wake_at is not None
+            world.wait(60)
+        (launch,) = world.run()
+        world.wait(3)
+        assert is_ready(world, "Pod/one")
+        world.end(launch.uid, "main", 3)
+        assert not is_ready(world, "Pod/one")
+
     def test_each_container_gets_a_port_that_nobody_has(self, world: World) -> None:
         two = POD.replace("[{name: main, command: [serve]}]", "[{name: a, command: [a]}, {name: b, command: [b]}]")
         ports = "[{name: c, command: [c], ports: [{containerPort: 1}, {containerPort: 2}]}]"

@@ -58,6 +58,11 @@ def test_a_pod_tells_its_phase_its_owner_and_its_port(world: World) -> None:
     world.wait(1)
     (container,) = shown(world, f"Pod/{pod['metadata']['name']}")["status"]["containerStatuses"]
     assert container["restartCount"] == 1
+    assert container["lastState"]["terminated"] == {
+        "exitCode": 1,
+        "reason": "Error",
+        "finishedAt": "1970-01-01T00:16:40Z",
+    }
 
 
 def test_declared_ports_are_named(world: World) -> None:
