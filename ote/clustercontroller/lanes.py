@@ -71,12 +71,13 @@ _SESSION_SHARE = 64 * 1024
 """What a session lane may hold when the budget of all is used up."""
 _REGISTRY_LIMIT = 32 * 1024 * 1024
 """A full account of 100,000 clusters is 20 MB; it is given piece by piece as the peer reads."""
+_LIMITS = {Lane.SESSION: _SESSION_LIMIT, Lane.REGISTRY: _REGISTRY_LIMIT}
 
 
 class Encoded(Protocol):
-    """An encoded item: a protobuf message."""
+    """An encoded item; its length is what it takes in a frame."""
 
-    def ByteSize(self) -> int: ...
+    def __len__(self) -> int: ...
 
 
 E = TypeVar("E", bound=Encoded)
@@ -166,12 +167,12 @@ class Lanes(Generic[E]):
         if lane is Lane.BEAT:
             self._beat = item
             return True
-        size = item.ByteSize()
+        size = len(item)
         if size > MAX_ITEM:
             self.counters.refused += 1
             return False
         held = self._bytes[lane] + size
-        limit = {Lane.SESSION: _SESSION_LIMIT, Lane.REGISTRY: _REGISTRY_LIMIT}.get(lane, _LANE_LIMIT)
+        limit = _LIMITS.get(lane, _LANE_LIMIT)
         full = held > limit and self._queues[lane]
         if lane is Lane.SESSION:
             if full or (held > _SESSION_SHARE and self._budget.used + size > self._budget.limit):
@@ -191,13 +192,12 @@ class Lanes(Generic[E]):
         room = FRAME_BYTES
         if self._beat is not None:
             beat, self._beat = self._beat, None
-            room -= beat.ByteSize()
-            self.counters.sent[Lane.BEAT] += beat.ByteSize()
-            self._budget.traffic.sent[Lane.BEAT] += beat.ByteSize()
-            frame.append(beat)
-        for item, size in self._shares(room):
+            size = len(beat)
             room -= size
-            frame.append(item)
+            self.counters.sent[Lane.BEAT] += size
+            self._budget.traffic.sent[Lane.BEAT] += size
+            frame.append(beat)
+        self._fill(frame, room)
         if frame:
             self.counters.frames += 1
             self._budget.traffic.frames_sent += 1
@@ -211,25 +211,34 @@ class Lanes(Generic[E]):
             self._budget.used -= self._bytes[lane]
             self._bytes[lane] = 0
 
-    def _shares(self, room: int) -> Iterator[tuple[E, int]]:
-        first = True
-        session = self._queues[Lane.SESSION]
-        while session and (first or session[0][1] <= room):
-            room -= session[0][1]
-            first = False
-            yield self._pop(Lane.SESSION)
+    def _fill(self, frame: list[E], room: int) -> None:
+        room = self._drain(Lane.SESSION, frame, room)
         while True:
             waiting = [lane for lane in _WEIGHTS if self._queues[lane]]
             if not waiting:
                 return
-            lane = max(waiting, key=lambda lane: self._credit[lane])
-            size = self._queues[lane][0][1]
-            if size > room and not first:
+            if len(waiting) == 1:
+                self._credit = dict.fromkeys(_WEIGHTS, 0)
+                self._drain(waiting[0], frame, room)
                 return
-            first = False
+            lane = max(waiting, key=self._credit.__getitem__)
+            size = self._queues[lane][0][1]
+            if size > room and frame:
+                return
             room -= size
             self._charge(lane, size, waiting)
-            yield self._pop(lane)
+            frame.append(self._pop(lane))
+
+    def _drain(self, lane: Lane, frame: list[E], room: int) -> int:
+        """Take from one lane what fits, or the first item of an empty frame. Returns the room that is left."""
+        queue = self._queues[lane]
+        begun = room
+        while queue and (queue[0][1] <= room or not frame):
+            item, size = queue.popleft()
+            room -= size
+            frame.append(item)
+        self._gone(lane, begun - room)
+        return room
 
     def _charge(self, lane: Lane, size: int, waiting: list[Lane]) -> None:
         total = sum(_WEIGHTS[other] for other in waiting)
@@ -240,10 +249,13 @@ class Lanes(Generic[E]):
                 self._credit[other] = 0
         self._credit[lane] -= size
 
-    def _pop(self, lane: Lane) -> tuple[E, int]:
+    def _pop(self, lane: Lane) -> E:
         item, size = self._queues[lane].popleft()
+        self._gone(lane, size)
+        return item
+
+    def _gone(self, lane: Lane, size: int) -> None:
         self._bytes[lane] -= size
         self._budget.used -= size
         self.counters.sent[lane] += size
         self._budget.traffic.sent[lane] += size
-        return item, size

@@ -25,7 +25,7 @@ import structlog
 
 import ote
 from ote.api.cluster.v1 import cluster_pb2_grpc
-from ote.api.route.v1 import route_pb2, route_pb2_grpc
+from ote.api.route.v1 import route_pb2
 from ote.api.shim.v1 import shim_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
 from ote.clustercontroller.admission import KEY_OF, Admission
@@ -41,7 +41,7 @@ from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Disp
 from ote.clustercontroller.membership import Membership, console_of
 from ote.clustercontroller.observe import Observer, Sources
 from ote.clustercontroller.payloads import Outputs, Payloads
-from ote.clustercontroller.routes import PING, RouteServicer
+from ote.clustercontroller.routes import PING, RouteServicer, add_routes
 from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.shimlink import NoShim, ShimLink
@@ -332,7 +332,7 @@ class Node:
             "ote.api.cluster.v1.ClusterService",
         )
         server.add(
-            route_pb2_grpc.add_RouteServiceServicer_to_server,
+            add_routes,
             RouteServicer(self.shell, self.dispatches, self.payloads, self.outputs, self._clock, self._no_children),
             "ote.api.route.v1.RouteService",
         )

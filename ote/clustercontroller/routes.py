@@ -18,6 +18,7 @@ from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Disp
 from ote.clustercontroller.many import Many
 from ote.clustercontroller.payloads import CHUNK, MAX_PAYLOAD, Outputs, Payloads, Slots
 from ote.clustercontroller.shell import Shell
+from ote.clustercontroller.tunnel import add_connect
 from ote.clustercontroller.wire import views
 from ote.clustercontroller.wire.codec import decode_payload
 from ote.model.errors import (
@@ -329,6 +330,12 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         except (OteError, TimeoutError):
             return -1.0
         return (time.perf_counter() - begun) * 1000
+
+
+def add_routes(servicer: RouteServicer, server: grpc.aio.Server) -> None:
+    """Serve RouteService, its tunnels as bytes."""
+    route_pb2_grpc.add_RouteServiceServicer_to_server(servicer, server)
+    add_connect(servicer.Connect, server)
 
 
 def _newest_first(dispatch: route_pb2.Dispatch) -> str:

@@ -1,7 +1,8 @@
 """Translates the core's messages to and from `tunnel.proto`. Nothing is decided here.
 
 `encode_up`, `encode_down` make a protobuf item of a message; `decode_up`, `decode_down` the reverse, and None for an
-item that this version does not know, which a receiver ignores.
+item that this version does not know, which a receiver ignores. `write_up`, `write_down` serialise an item at once, as
+it stands in a frame: what is queued has a known size, and frames are joined without touching their items again.
 """
 
 from __future__ import annotations
@@ -309,6 +310,45 @@ _ENCODERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Call: ("call", _call),
     m.Reply: ("reply", _reply),
 }
+
+
+def _frame_tags(item: Any) -> dict[str, bytes]:
+    """The tag of each kind of item: its field's number, and that bytes with their length follow."""
+    return {field.name: _varint(field.number << 3 | 2) for field in item.DESCRIPTOR.fields}
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_ITEM = _varint(1 << 3 | 2)
+_VARINTS = [_varint(number) for number in range(1 << 14)]
+_UP_TAGS = _frame_tags(pb.UpItem)
+_DOWN_TAGS = _frame_tags(pb.DownItem)
+
+
+def _write(item: Any, tags: dict[str, bytes]) -> bytes:
+    name, encode = _ENCODERS[type(item)]
+    body: bytes = encode(item).SerializeToString()
+    size = len(body)
+    head = tags[name] + (_VARINTS[size] if size < len(_VARINTS) else _varint(size))
+    size += len(head)
+    return b"".join((_ITEM, _VARINTS[size] if size < len(_VARINTS) else _varint(size), head, body))
+
+
+def write_up(item: m.UpItem) -> bytes:
+    """What a child sends, as the bytes it takes in a ConnectRequest: those of several make a frame."""
+    return _write(item, _UP_TAGS)
+
+
+def write_down(item: m.DownItem) -> bytes:
+    """What a parent sends, as the bytes it takes in a ConnectResponse: those of several make a frame."""
+    return _write(item, _DOWN_TAGS)
 
 
 def encode_up(item: m.UpItem) -> pb.UpItem:

@@ -33,7 +33,7 @@ class _Sized:
         self.item = item
         self.size = 64 + 256 * len(item.records) if isinstance(item, m.News) else 128
 
-    def ByteSize(self) -> int:
+    def __len__(self) -> int:
         return self.size
 
 
