@@ -187,6 +187,7 @@ class Raw:
     """A tunnel by hand. `items` are what the parent said; `error` how the call ended, once it has."""
 
     def __init__(self, stubs: Stubs) -> None:
+        self.channel = stubs.channel
         self.call: Any = stubs.routes.Connect()
         self.items: list[m.DownItem] = []
         self.error: OteError | None = None
