@@ -243,13 +243,11 @@ class Registry:
         """Why an attachment may not be taken, empty when it may."""
         if not self._stands_below(record, via):
             return "its parent does not stand below the child that tells it"
-        key = record.public_key
-        if entry is not None:
-            if entry.name != record.name:
-                return "the uid is known with another name"
-            key = entry.public_key or key
-            if record.public_key not in (key, b""):
-                return "the uid is known with another key"
+        key = (entry.public_key if entry is not None else b"") or record.public_key
+        if entry is not None and entry.name != record.name:
+            return "the uid is known with another name"
+        if record.public_key not in (key, b""):
+            return "the uid is known with another key"
         if not self.ctx.verify(key, statement(record), record.signature):
             return "the signature does not hold"
         return ""
@@ -452,11 +450,9 @@ class Registry:
     def state(self, uid: str) -> str:
         """ONLINE, OFFLINE, AWAY or NAME_CONFLICT. A cluster whose chain ends at one that is away is away with it."""
         entry = self.entries.get(uid)
-        if entry is None:
-            return OFFLINE
-        if self._names.holder(entry.name) != uid:
+        if entry is not None and self._names.holder(entry.name) != uid:
             return NAME_CONFLICT
-        broken = self._broken(entry)
+        broken = self._broken(entry) if entry is not None else [None]
         if any(other is not None and other.is_away for other in broken):
             return AWAY
         return OFFLINE if broken else ONLINE
@@ -495,8 +491,11 @@ class Registry:
         return bool(self._telling)
 
     def told_nothing(self) -> None:
-        """There is a new link to a parent: facts and status have been told to nobody on it."""
+        """There is a new link to a parent. Digests do not cover who is offline, so they are told of anew."""
         self._telling.new_link()
+        for entry in self.entries.values():
+            if not entry.up and not entry.is_away:
+                self._telling.change(entry.uid)
 
     def news(self) -> list[ClusterRecord]:
         """What changed since the last call: newest per uid, parents first, facts and status if new on this link."""
