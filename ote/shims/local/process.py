@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,17 @@ from ote.shims.local.core.records import Pod
 from ote.shims.local.core.spec import Container
 from ote.shims.local.files import PodFolder
 from ote.shims.local.ports import Ended, Plan
-from ote.shims.local.processes import Identity, boot_id, gone, is_alive, parse_stat, reap, run_quietly, signal_group
+from ote.shims.local.processes import (
+    Identity,
+    boot_id,
+    gone,
+    has_taken_over,
+    is_alive,
+    parse_stat,
+    reap,
+    run_quietly,
+    signal_group,
+)
 
 _SUPERVISOR = """# Runs one container of the local shim: NAME CLAIM EXIT FOLDER COMMAND ...
 shift
@@ -42,6 +53,7 @@ kill -9 0
 """
 _ABANDONED = "abandoned"
 _CLAIM_SECONDS = 2.0
+_TAKE_OVER_SECONDS, _TAKE_OVER_PAUSE = 2.0, 0.005
 _ROTATE_SECONDS = 5.0
 _KILLED = 128 + signal.SIGKILL
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
@@ -251,6 +263,9 @@ class ProcessDriver:
         self, key: tuple[str, str, int], asked: asyncio.Event, ended: asyncio.Task[None], group: int
     ) -> None:
         await asked.wait()
+        until = time.monotonic() + _TAKE_OVER_SECONDS
+        while not ended.done() and not has_taken_over(group) and time.monotonic() < until:
+            await asyncio.sleep(_TAKE_OVER_PAUSE)  # until then the shell's trap would swallow the signal
         signal_group(group, signal.SIGTERM)
         await asyncio.wait([ended], timeout=self._graces[key])
         if not ended.done():

@@ -45,6 +45,17 @@ def is_alive(identity: Identity) -> bool:
     return parse_stat(identity.boot, stat) == identity and stat.rpartition(")")[2].split()[0] != "Z"
 
 
+def has_taken_over(shell: int) -> bool:
+    """Whether the one command that a shell runs is itself by now, no longer the shell's fork; also where none tells."""
+    proc = Path(f"/proc/{shell}")
+    try:
+        own = (proc / "cmdline").read_bytes()
+        children = (proc / "task" / str(shell) / "children").read_text().split()
+        return any(Path(f"/proc/{child}/cmdline").read_bytes() != own for child in children)
+    except OSError:
+        return True
+
+
 async def gone(pidfd: int) -> None:
     """Returns when the process of a pidfd has ended."""
     loop = asyncio.get_running_loop()

@@ -224,6 +224,20 @@ async def test_termination_asks_first_and_then_ends_the_whole_group(local: Local
             await asyncio.sleep(0.02)
 
 
+async def test_a_signal_that_comes_before_the_command_has_taken_over_is_not_lost(local: Local) -> None:
+    supervisor = local.data / "supervise.sh"
+    script = supervisor.read_text()
+    slowly = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done\n(exec"
+    supervisor.write_text(script.replace("(exec", slowly))
+    await local.apply(pod("p", shell("sleep 600"), terminationGracePeriodSeconds=30), seconds=0)
+    uid = (await local.pod())["metadata"]["uid"]
+    async with asyncio.timeout(5):
+        while not (local.data / "pods" / uid / "main" / "claim.1").exists():
+            await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        assert (await local.delete("Pod/p")).outcome == command_pb2.OUTCOME_SUCCEEDED
+
+
 async def test_what_a_container_leaves_behind_ends_with_it(local: Local) -> None:
     await local.applied(job("j", shell("sleep 600 & echo $!")))
     child = int(await local.log((await local.pod())["metadata"]["name"]))
