@@ -498,10 +498,9 @@ class Children:
 
     def wake(self) -> None:
         """Do what is due."""
-        due = self.next_wake()
-        if due is None:
+        if not self._links:
             return
-        now = self._ctx.now
+        now, due = self._ctx.now, min(self._beat_at, self._sweep_at)
         if now > due + 2 * self._ctx.settings.heartbeat:
             self._ctx.log("warning", "woke late, silence is counted anew", late=round(now - due, 1))
             self._restart_silence()

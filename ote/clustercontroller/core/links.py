@@ -31,6 +31,7 @@ class Link:
     phase: str = DIALING
     deadline: float = NEVER
     heard: float = 0.0
+    welcomed_at: float = 0.0
     uid: str = ""
     standing: Standing = NONE
     connected: bool = False
@@ -45,9 +46,9 @@ class Link:
     record: ClusterRecord | None = None
     """What was said in `Attach`."""
 
-    def welcomed(self, welcome: Welcome, settings: CoreSettings) -> None:
+    def welcomed(self, welcome: Welcome, settings: CoreSettings, now: float) -> None:
         """Take over what the welcome says. The parent's pace holds on its link, within reason."""
-        self.uid = welcome.uid
+        self.uid, self.welcomed_at = welcome.uid, now
         self.standing = welcome.standing
         self.connected = welcome.connected
         self.draining = welcome.draining

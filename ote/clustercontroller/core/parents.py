@@ -224,7 +224,7 @@ class Parents:
             self._ctx.emit(fx.CloseLink(number, "not wanted any more"))
             return
         link.candidate = self._candidates.welcomed(link.candidate, welcome)
-        link.welcomed(welcome, self._ctx.settings)
+        link.welcomed(welcome, self._ctx.settings, self._ctx.now)
         link.heard = self._ctx.now
         if link.leads_through(self._ctx.uid):
             self._give_up(link, "its path leads through this cluster")

@@ -20,6 +20,8 @@ from ote.clustercontroller.core.links import ATTACHING, DIALING, HELD, LEAVING, 
 from ote.clustercontroller.core.messages import Alternate, Hello
 
 _MAX_HELD = 2
+_BEAT_WITHIN = 1.5
+"""Heartbeat intervals in which a held home that is connected must have passed on a new beat."""
 _ANSWERED_WITHIN = 5.0
 """The shell gives a dial up long before that; no answer at all must not take a place for ever."""
 
@@ -180,9 +182,22 @@ class Search:
         """The held candidate to attach to now, if any, and those that are not worth holding."""
         held = sorted(self.links.among(HELD), key=lambda link: (not link.connected, -link.standing.beat, link.number))
         for link in held:
-            if self.wanted(link) and self.feasible(link):
+            if self.wanted(link) and self.feasible(link) and not self._home_is_next(link):
                 return link, []
         return None, held[_MAX_HELD:]
+
+    def _home_is_next(self, other: Link) -> bool:
+        """Whether home is held too and only its next beat is missing, which the other may have heard moments sooner."""
+        if self.links.active is not None or self.candidates.is_home(other.candidate):
+            return False
+        return any(
+            self.candidates.is_home(link.candidate)
+            and link.connected
+            and self.wanted(link)
+            and not link.leads_through(self._ctx.uid)
+            and self._ctx.now < link.welcomed_at + _BEAT_WITHIN * link.heartbeat
+            for link in self.links.among(HELD)
+        )
 
     def hopes(self) -> bool:
         """Whether a better parent is about to be taken."""
