@@ -90,6 +90,8 @@ class Membership:
         self.key = files.read("key.pem")
         self.authority: Authority | None = None
         """Signs for children; None for a member that may have none."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when there is another certificate, by whatever way it came."""
         self._log = structlog.get_logger("ote.clustercontroller.trust")
         self._load()
 
@@ -179,6 +181,7 @@ class Membership:
         chain = self.authority.issue_cluster(request, self.member.name, self.member.uid, self.lifetime, parent=True)
         self._files.write("certificate.pem", chain)
         self._load()
+        self.changed()
 
     async def join(self, parent: str, token_text: str, *, wants_children: bool) -> None:
         """Enrol with a join token at `parent`, and remember it as the configured parent.
@@ -231,6 +234,7 @@ class Membership:
         self._files.write("rejoin.pem", certificates.rejoin_certificate)
         self._files.write("certificate.pem", certificates.certificate)
         self._load()
+        self.changed()
 
     def _load(self) -> None:
         self._chain = self._files.read("certificate.pem")

@@ -125,6 +125,7 @@ class Node:
         if self.membership.member.parent_address == "":
             self._write_admin_context()
         self._server = await self._serve(resources, self.address, self.membership.tls)
+        self.membership.changed = lambda: self._server.reload_tls(self.membership.tls)
         console = console_of(settings.data_dir)
         if len(str(console)) <= MAX_SOCKET_PATH:
             await self._serve(resources, f"unix:{console}", None)
@@ -229,7 +230,6 @@ class Node:
         return self.address if is_root and not _unspecified(self.address) else ""
 
     def _renewed(self) -> None:
-        self._server.reload_tls(self.membership.tls)
         if self.membership.member.parent_address:
             self.shell.post(ev.Renewed())
 
@@ -357,6 +357,7 @@ class Node:
             key_of=self._admission.key_of,
             evicted=lambda uid: uid in registry.evicted,
             uid_of_host=uid_of_host,
+            below_of_host=lambda host: uid if registry.is_below(uid := host.split(".", 1)[0]) else None,
             connected=lambda: core.parents.connected,
             ask=self.shell.ask,
             advertise=lambda: self.advertise,

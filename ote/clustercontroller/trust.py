@@ -84,6 +84,8 @@ class Tree(msgspec.Struct):
     evicted: Callable[[str], bool]
     uid_of_host: Callable[[str], str | None]
     """uid of the controller whose authority has this host."""
+    below_of_host: Callable[[str], str | None]
+    """The same, if it is below this controller."""
     connected: Callable[[], bool]
     ask: Callable[[str, str, bytes], Awaitable[bytes]]
     advertise: Callable[[], str]
@@ -132,10 +134,12 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             raise
 
     async def handed_on(self, body: bytes) -> bytes:
-        """An Enrol with a token of ours that another controller took."""
+        """An Enrol that another controller took, with a token of ours or of one below."""
         handed, request = _handed(body)
         joiner = verify_chain(handed.chain, self._membership.root_certificate)
         authority = self._membership.authority
+        if joiner.kind == Role.JOIN and (maker := self._tree.below_of_host(joiner.host)) is not None:
+            return await self._tree.ask(maker, ENROL, body)
         if joiner.kind != Role.JOIN or authority is None or joiner.host != authority.host:
             raise PermissionDenied("TOKEN_UNKNOWN", "this is no join token of this controller")
         _check(request)

@@ -16,7 +16,8 @@ from ote.model.errors import PermissionDenied, Unauthenticated
 from ote.rpc.handlers import AroundInterceptor, Behaviour
 from ote.rpc.peer import Peer, Role, peer_of
 
-_ALL = frozenset(Role)
+_KNOWN = frozenset(Role) - {Role.JOIN, Role.REJOIN}
+"""The two others have one errand each."""
 _READ = frozenset({Role.ADMIN, Role.OPERATOR, Role.VIEWER})
 _CHANGE = frozenset({Role.ADMIN, Role.OPERATOR})
 _ADMIN = frozenset({Role.ADMIN})
@@ -30,7 +31,7 @@ def _methods(service: str, methods: Mapping[str, frozenset[Role]]) -> dict[str, 
 
 
 POLICY: Mapping[str, frozenset[Role]] = {
-    **_methods("grpc.health.v1.Health", {"Check": _ALL, "Watch": _ALL, "List": _ALL}),
+    **_methods("grpc.health.v1.Health", {"Check": _KNOWN, "Watch": _KNOWN, "List": _KNOWN}),
     **_methods("grpc.reflection.v1alpha.ServerReflection", {"ServerReflectionInfo": _REFLECT}),
     **_methods("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": _REFLECT}),
     **_methods(
