@@ -73,7 +73,8 @@ class Controller:
         self.ctx = ctx
         rows = tables.get("self", {})
         self._self: rec.Self = rows.get("self") or rec.Self()
-        if not self._self.journal_id:
+        set_back = not self._self.journal_id
+        if set_back:
             self._self.journal_id = ctx.new_id()
         self.own = OwnRecord(ctx, self._self, facts, rows)
         self.registry = Registry(ctx)
@@ -99,7 +100,7 @@ class Controller:
         self.origin = Origin(ctx, self.registry, self.router, self._self)
         self.target = Target(ctx, self.router, self._self, allowed, has_shim=has_shim)
         self.origin.load(tables)
-        self.target.load(tables)
+        self.target.load(tables, set_back=set_back)
         self.registry.on_paths_changed = self.origin.paths_changed
         self.registry.on_gone = self._gone
         self.target.on_journal_changed = self._own_changed

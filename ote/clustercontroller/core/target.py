@@ -86,6 +86,7 @@ class Target:
         self._reads = Reads(ctx, self._hands, route.report)
         self._journal = Journal(ctx, own, self._settled)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
+        self._set_back = False
         self._late: list[m.Report | fx.Execute | fx.ExecuteHere] = []
         self._unacked: dict[Change, None] = {}
         self._fetching: dict[str, Change] = {}
@@ -108,9 +109,12 @@ class Target:
 
     # --- time -----------------------------------------------------------------------------------------------------
 
-    def load(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what was on disk, at the first wake: only then it is known what time it is."""
-        self._tables = tables
+    def load(self, tables: Mapping[str, Mapping[str, Any]], *, set_back: bool = False) -> None:
+        """Take over what was on disk, at the first wake: only then it is known what time it is.
+
+        `set_back`: the disk is known to be an old one.
+        """
+        self._tables, self._set_back = tables, set_back
 
     def next_wake(self) -> float | None:
         """When `wake` is to be called, on the core's clock; None for not at all."""
@@ -127,9 +131,12 @@ class Target:
         for change in self._journal.load(tables):
             self._executing[change.key] = change
             change.lost = change.in_shim = True
+        if self._set_back:
+            self._journal.give_up()
         for change in self._journal.changes.values():
             if change.phase == SETTLED:
-                self._announce(change)
+                if change not in self._unacked:
+                    self._announce(change)
             elif not change.here:
                 self._fetch(change)
         self._run()

@@ -279,6 +279,12 @@ class Journal:
 
     # --- from disk ------------------------------------------------------------------------------------------------
 
+    def give_up(self) -> None:
+        """End all that was loaded from a disk that was set back: the shim may have done it, and forgotten it since."""
+        for change in list(self.changes.values()):
+            if change.phase != SETTLED:
+                self.settle(change, OUTCOME_UNKNOWN)
+
     def load(self, tables: Mapping[str, Mapping[str, Any]]) -> list[Change]:
         """Take over what was on disk. Returns the changes whose effect is done already, to be asked for again."""
         self._number = self._own.journal_number

@@ -309,17 +309,17 @@ class TargetEnd:
         self.journals: list[str] = []
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, set_back: bool = False) -> None:
         self.ctx = context(E1, self.settings, 0.0)
         self.own: Self = deepcopy(self.disk.tables["self"]["self"])
         self.target = Target(self.ctx, self, self.own, self.allowed, has_shim=self.has_shim)
         self.target.on_journal_changed = lambda: self.journals.append(self.own.journal_id)
-        self.target.load(self.disk.load())
+        self.target.load(self.disk.load(), set_back=set_back)
         self.handle(lambda: None)
 
-    def crash(self) -> None:
+    def crash(self, *, set_back: bool = False) -> None:
         self.disk.lose()
-        self.start()
+        self.start(set_back=set_back)
 
     def report(self, report: m.Report) -> None:
         self.ctx.emit(fx.Send(1, report))

@@ -370,3 +370,21 @@ def _ready(dispatch_id: str) -> PayloadReady:
 
 def _failed(dispatch_id: str, *, final: bool) -> PayloadFailed:
     return PayloadFailed(f"uid-R/{dispatch_id}", "no way", final)
+
+
+def test_what_was_open_on_a_disk_that_was_set_back_is_unknown_and_never_handed_to_the_shim_again() -> None:
+    """It may be done since, acknowledged and forgotten by all, the shim included."""
+    end = ready()
+    end.deliver("observed", 2)
+    end.progress("observed", effect_done=True)
+    end.deliver("runs", 3, 2)
+    end.deliver("waits", 4, 3)
+    end.pass_time(0.6)
+    end.take()
+    end.asked()
+    end.crash(set_back=True)
+    assert sorted(end.take()) == [("RESULT", name, "OUTCOME_UNKNOWN") for name in ("observed", "runs", "waits")]
+    end.shim_up(Shim())
+    assert end.asked() == []
+    end.deliver("anew", 5)
+    assert end.asked() == [("Execute", "anew")]
