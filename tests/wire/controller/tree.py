@@ -76,14 +76,14 @@ class Tree:
         """Start a controller; `parent` is the name of a running one, `token` one of its own making if not given."""
         folder = self.folder / name
         home = address or (self.nodes[parent].address if parent else None)
-        if parent and not token and not (folder / "identity" / "certificate.pem").exists():
+        if parent and not address and not token and not (folder / "identity" / "certificate.pem").exists():
             token = (await self.token(parent, allow_children=children)).secret
         listen = more.pop("listen", None) or f"127.0.0.1:{free_port()}"
         more.setdefault("heartbeat", HEARTBEAT)
         more.setdefault("dead_after", DEAD_AFTER)
         more.setdefault("stop_grace", 0.2)
         settings = Settings(
-            name=more.pop("name", name),
+            name=more.pop("called", name),
             data_dir=folder,
             listen=listen,
             advertise=listen if parent and children else None,
@@ -193,6 +193,7 @@ class Raw:
         self.error: OteError | None = None
         self.ended = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> Raw:
         return self
@@ -228,7 +229,8 @@ class Raw:
 
     async def say(self, *items: m.UpItem) -> None:
         """One frame."""
-        await self.call.write(tunnel_pb2.ConnectRequest(items=[encode_up(item) for item in items]))
+        async with self._writing:
+            await self.call.write(tunnel_pb2.ConnectRequest(items=[encode_up(item) for item in items]))
 
     async def heard(self, kind: type[Any], within: float = 5.0) -> Any:
         """The first item of a kind, waiting for it."""
@@ -258,7 +260,18 @@ async def attached(
         own.facts = m.Facts(version=1, journal_id="j1", **facts)
         await raw.say(m.Attach(own, m.Digest(0, 0)))
         await raw.heard(m.Attached)
-        yield raw
+        beating = asyncio.create_task(_beat(raw), name="raw heartbeat")
+        try:
+            yield raw
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+
+async def _beat(raw: Raw) -> None:
+    while not raw.ended.is_set():
+        await raw.say(m.Heartbeat(0, m.Digest(0, 0)))
+        await asyncio.sleep(HEARTBEAT)
 
 
 async def refused(work: Awaitable[Any]) -> OteError:
