@@ -18,12 +18,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ote.runtime.main import run_main
+from tests.bench.bulk import bulk
 from tests.bench.figures import Figure, as_json, show
+from tests.bench.fleet import fanout, metered, tunnels
+from tests.bench.memory import leaf, registry
 from tests.bench.rates import rates, shim
 
 _GROUPS: dict[str, Callable[[Path], AsyncIterator[Figure]]] = {
     "rates": rates,
     "shim": shim,
+    "fanout": fanout,
+    "tunnels": tunnels,
+    "metered": metered,
+    "registry": registry,
+    "leaf": leaf,
+    "bulk": bulk,
 }
 _LIMIT = 150.0
 """Seconds that one group may take."""

@@ -1,7 +1,7 @@
 """The smallest grpc.aio programs there are: a unary call, and a bidirectional echo; and the disk's own fsync.
 
-`python -m tests.bench.bare FOLDER` is their server, over mutual TLS with certificates of the kind that controllers
-have. The one idea: what a controller is compared with is measured in the same run, moments before.
+Their server is `server`, over mutual TLS with certificates of the kind that controllers have. The one idea: what a
+controller is compared with is measured in the same run, moments before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ import grpc.aio
 from ote.apps.localtree import free_address
 from ote.pki import Authority, csr, new_key
 from ote.rpc.tls import TlsIdentity, channel_credentials
-from ote.runtime.main import run_main
 from tests.bench.processes import Process
 
 _NAME = "bare.ote"
@@ -54,17 +52,23 @@ async def bare_server(folder: Path) -> AsyncIterator[tuple[Process, grpc.aio.Cha
     """The server's process and a channel to it."""
     address = free_address()
     identity = _certificates(folder)
-    async with Process.run("tests.bench.bare", str(folder), address) as process:
+    async with Process.run("tests.bench.server", str(folder), address) as process:
         options = (("grpc.ssl_target_name_override", _NAME), ("grpc.use_local_subchannel_pool", 1))
         async with grpc.aio.secure_channel(address, channel_credentials(identity), options=options) as channel:
-            await channel.unary_unary("/bare/Unary")(b"", wait_for_ready=True, timeout=10)
+            await unary_of(channel)(b"", wait_for_ready=True, timeout=10)
             yield process, channel
+
+
+def unary_of(channel: grpc.aio.Channel) -> Any:
+    """The unary call."""
+    make: Any = channel.unary_unary
+    return make("/bare/Unary")
 
 
 async def measure_bare(folder: Path) -> Bare:
     """All of it; about two seconds."""
     async with bare_server(folder) as (process, channel):
-        call = channel.unary_unary("/bare/Unary")
+        call = unary_of(channel)
         unary = await median_of(lambda: call(_BODY), 300)
         cpu, begun = time.process_time(), time.perf_counter()
         await in_flight([lambda: call(_BODY)] * 1000, _IN_FLIGHT)
@@ -135,33 +139,3 @@ def _certificates(folder: Path) -> TlsIdentity:
     for name, content in (("chain", chain), ("key", key), ("root", authority.root_pem)):
         (folder / name).write_bytes(content)
     return TlsIdentity(chain, key, authority.root_pem)
-
-
-# --- the server -------------------------------------------------------------------------------------------------------
-
-
-async def _unary(request: bytes, context: object) -> bytes:
-    return request
-
-
-async def _echoing(request_iterator: Any, context: Any) -> None:
-    while (message := await context.read()) is not grpc.aio.EOF:
-        await context.write(message)
-
-
-async def _serve(folder: Path, address: str) -> None:
-    chain, key, root = ((folder / name).read_bytes() for name in ("chain", "key", "root"))
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    methods = {
-        "Unary": grpc.unary_unary_rpc_method_handler(_unary),
-        "Echo": grpc.stream_stream_rpc_method_handler(_echoing),
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", methods),))
-    credentials = grpc.ssl_server_credentials([(key, chain)], root, require_client_auth=True)
-    server.add_secure_port(address, credentials)
-    await server.start()
-    await server.wait_for_termination()
-
-
-if __name__ == "__main__":
-    run_main(_serve(Path(sys.argv[1]), sys.argv[2]))

@@ -45,9 +45,7 @@ def show(figures: Sequence[Figure]) -> None:
     for figure in figures:
         floor = "" if figure.floor is None else f"{'≤' if figure.at_most else '≥'} {figure.floor:g} {figure.unit}"
         word = {None: "", True: "[green]yes[/]", False: "[red]NO[/]"}[figure.reached]
-        table.add_row(
-            figure.group, figure.what, figure.measured, f"{shorten(figure.value)} {figure.unit}", floor, word
-        )
+        table.add_row(figure.group, figure.what, figure.measured, f"{shorten(figure.value)} {figure.unit}", floor, word)
     width = None if sys.stdout.isatty() else 150
     Console(width=width).print(table)
 

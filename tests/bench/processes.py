@@ -66,6 +66,12 @@ class Process:
         return line.decode().strip()
 
 
+def new_folder(path: Path) -> Path:
+    """The folder, made where it is missing."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def rss(pid: int) -> int:
     """Resident memory, bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

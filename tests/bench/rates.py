@@ -24,7 +24,7 @@ from ote.client.contexts import load_contexts
 from ote.rpc.channel import open_channel
 from tests.bench.bare import Bare, in_flight, measure_bare, median_of
 from tests.bench.figures import Figure
-from tests.bench.processes import all_cpu
+from tests.bench.processes import all_cpu, new_folder
 
 QUIET = ("--log-level", "warning")
 _IN_FLIGHT = 256
@@ -94,8 +94,7 @@ def apply(cluster: str) -> route_pb2.DispatchRequest:
 @asynccontextmanager
 async def _row(folder: Path) -> AsyncIterator[tuple[LocalTree, Any]]:
     """root → region → area → edge, and a stub at the root."""
-    folder.mkdir(parents=True)
-    tree = LocalTree(folder, QUIET)
+    tree = LocalTree(new_folder(folder), QUIET)
     try:
         await tree.start_root()
         await tree.join("region", "root", children=True)
