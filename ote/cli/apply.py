@@ -47,7 +47,9 @@ def apply(
     """Create or update objects in every selected cluster.
 
     Takes Kubernetes manifests as they are, up to 16 MiB. A cluster that is offline gets them when it is back, within
-    --ttl; --ttl 0 gives up at once. --timeout 0 waits for ever. Ctrl-C stops the waiting, not the dispatch.
+    --ttl; --ttl 0 gives up at once. Nobody waits for it here: once all others are final, the exit code is 4 (3 where
+    one of them failed), and the last line says how to follow. --timeout 0 sets no end for the others. Ctrl-C stops the
+    waiting, not the dispatch.
 
     \b
     JSON:
@@ -66,7 +68,7 @@ def apply(
     manifests = read_manifests(files)
     if dry_run:
         note("would apply: " + ", ".join(f"{one.kind.lower()}/{one.name}" for one in manifests.objects))
-        show_meant(selector, explain, output)
+        show_meant(selector, explain, output, for_shim=True)
         return
     command = command_pb2.Command(apply=command_pb2.Apply(manifests=manifests.content))
     send_and_show(Sending(command, selector, ttl, timeout, not no_wait), output)
@@ -94,7 +96,8 @@ def delete(
 ) -> None:
     """Delete objects in every selected cluster.
 
-    One that does not exist counts as deleted ("absent"). The JSON is that of apply.
+    One that does not exist counts as deleted ("absent"). JSON, and what becomes of a cluster that is offline, as in
+    apply.
 
     \b
     Example:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import click
@@ -17,9 +17,11 @@ from ote.cli.sending import Sending, selector_of, send_and_show
 from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name
 from ote.client.client import Client
 from ote.model.errors import NotFound
-from ote.model.names import check_name
+from ote.model.names import check_name, is_name
 from ote.model.selectors import compile_selector
 
+_FACTS_TTL, _FACTS_TIMEOUT = 3600.0, 60.0
+_TAGS_LOOKED_UP = 3
 _COLUMNS = [
     Column("NAME"),
     Column("STATE"),
@@ -61,12 +63,22 @@ def list_(clusters: str, labels: str, explain: str | None, output: Format) -> No
     show_meant(selector_of(clusters, labels), explain, output)
 
 
-def show_meant(selector: cluster_pb2.Selector, explain: str | None, format: Format) -> None:
-    """Shows the clusters that a selector means, and why one is meant or not. None is NotFound (NO_MATCH)."""
+def show_meant(selector: cluster_pb2.Selector, explain: str | None, format: Format, *, for_shim: bool = False) -> None:
+    """Shows the clusters that a selector means, and why one is meant or not. None is NotFound (NO_MATCH).
+
+    for_shim: for a command to the shim, whose patterns do not mean clusters without one; their exact names do.
+    """
+    names = compile_selector(selector.clusters, selector.labels).exact_names
+
+    def misses_shim(one: cluster_pb2.Cluster) -> bool:
+        return for_shim and not one.HasField("shim") and bool(one.version) and one.name not in names
+
+    hints: list[str] = []
 
     async def work(client: Client) -> tuple[list[cluster_pb2.Cluster], cluster_pb2.Cluster | None]:
-        found = await client.list_clusters(selector)
+        found = [one for one in await client.list_clusters(selector) if not misses_shim(one)]
         if not explain:
+            hints.extend(await _tags_among(client, names) if not found else ())
             return found, None
         explained = await client.get_cluster(explain)
         entry = (await client.controller()).name
@@ -77,22 +89,37 @@ def show_meant(selector: cluster_pb2.Selector, explain: str | None, format: Form
     found, explained = connected(work)
     document: Document = {"clusters": [cluster_view(one) for one in found]}
     if explained is not None:
-        document["explain"] = _explanation(selector, explained)
+        document["explain"] = _explanation(selector, explained, misses_shim(explained))
     show(format, document, table=lambda: _print(document), names=lambda: [one.name for one in found])
-    names = compile_selector(selector.clusters, selector.labels).exact_names
     if not found and explained is None and (selector.clusters or selector.labels):
-        raise NotFound("NO_MATCH", "the selector matches no cluster; ote-ctl cluster list shows all")
+        what = "no cluster with a shim" if for_shim else "no cluster"
+        hint = hints[0] if hints else "ote-ctl cluster list shows all"
+        raise NotFound("NO_MATCH", f"the selector matches {what}; {hint}")
     for name in sorted(names - {one.name for one in found}):
         note(f"warning: no cluster {name} among those selected")
 
 
-def _explanation(selector: cluster_pb2.Selector, cluster: cluster_pb2.Cluster) -> Document:
+async def _tags_among(client: Client, names: Iterable[str]) -> list[str]:
+    """What to write instead of a tag that was given as a name."""
+    for name in sorted(names)[:_TAGS_LOOKED_UP]:
+        if is_name(name) and await client.list_clusters(cluster_pb2.Selector(labels=name)):
+            return [f"{name} is a tag or label: write -l {name}"]
+    return []
+
+
+def _explanation(selector: cluster_pb2.Selector, cluster: cluster_pb2.Cluster, misses_shim: bool) -> Document:
     compiled = compile_selector(selector.clusters, selector.labels)
     why = compiled.explain(cluster)
     conflict = state_name(cluster) == "NAME_CONFLICT"
     if conflict:
         why.append("no selector matches it while its name is also another's: evict one of the two")
-    return {"cluster": cluster.name, "selected": compiled.matches(cluster) and not conflict, "why": why}
+    if misses_shim:
+        why.append("it has no shim: of those, only an exact name means it")
+    return {
+        "cluster": cluster.name,
+        "selected": compiled.matches(cluster) and not conflict and not misses_shim,
+        "why": why,
+    }
 
 
 def _print(document: Document) -> None:
@@ -210,49 +237,78 @@ def _print_event(event: cluster_pb2.WatchClustersResponse, shown: dict[str, str]
         click.echo(f"{shown.pop(event.removed, event.removed).partition(' ')[0]}  removed")
 
 
-@cluster.command(context_settings={"ignore_unknown_options": True})
-@click.argument("name")
-@click.argument("changes", nargs=-1, required=True, type=click.UNPROCESSED, metavar="KEY=VALUE|KEY-...")
-def label(name: str, changes: Sequence[str]) -> None:
+@cluster.command()
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] KEY=VALUE|KEY-...")
+@selector_options
+def label(words: Sequence[str], clusters: str, labels: str) -> None:
     """Set labels (KEY=VALUE) and remove them (KEY-).
 
-    The cluster keeps them.
+    Of the cluster NAME, or of all that --clusters and -l select. Each cluster keeps them; one that is offline changes
+    when it is back.
 
     \b
     Example:
       ote-ctl cluster label edge-1 tier=gold legacy-
+      ote-ctl cluster label --clusters 'shop-*' tier=gold
     """
-    labels, removed = facts.label_changes(changes)
-    _update(name, labels=labels, remove_labels=removed)
+    name, changes = _whom(words, clusters, labels)
+    added, removed = facts.label_changes(changes)
+    _update(name, clusters, labels, command_pb2.SetFacts(labels=added, remove_labels=removed))
 
 
-@cluster.command(context_settings={"ignore_unknown_options": True})
-@click.argument("name")
-@click.argument("changes", nargs=-1, required=True, type=click.UNPROCESSED, metavar="+TAG|-TAG...")
-def tag(name: str, changes: Sequence[str]) -> None:
+class _Tags(click.Command):
+    """Takes `-TAG` as a word: of what begins with one dash only `-l` and `-h`, alone, are options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {"-l": "--selector", "-h": "--help"}
+        return super().parse_args(ctx, [known.get(word, word) for word in args])
+
+
+@cluster.command(cls=_Tags, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[NAME] +TAG|-TAG...")
+@click.option("--clusters", metavar="PATTERNS", default="", help="Names, globs, paths, re:…, separated by commas.")
+@click.option("--selector", "labels", metavar="LABELS", default="", help="Label selector, as -l.")
+def tag(words: Sequence[str], clusters: str, labels: str) -> None:
     """Add tags (+TAG) and remove them (-TAG).
 
-    The cluster keeps them.
+    Of the cluster NAME, or of all that --clusters and -l select. Each cluster keeps them; one that is offline changes
+    when it is back.
 
     \b
     Example:
       ote-ctl cluster tag edge-1 +gpu -legacy
+      ote-ctl cluster tag -l region=eu +pilot
     """
+    name, changes = _whom(words, clusters, labels)
     added, removed = facts.tag_changes(changes)
-    _update(name, tags=added, remove_tags=removed)
+    _update(name, clusters, labels, command_pb2.SetFacts(tags=added, remove_tags=removed))
 
 
-def _update(
-    name: str,
-    *,
-    labels: dict[str, str] | None = None,
-    remove_labels: Sequence[str] = (),
-    tags: Sequence[str] = (),
-    remove_tags: Sequence[str] = (),
-) -> None:
+def _whom(words: Sequence[str], clusters: str, labels: str) -> tuple[str, Sequence[str]]:
+    """(name, changes); no name where a selector says who is meant."""
+    if clusters or labels:
+        return "", words
+    name, *changes = words
+    if set(name) & set("*?[,/"):
+        raise click.UsageError(f"{name!r} is not one name: for several clusters write --clusters {name!r}")
+    if not changes:
+        raise click.UsageError("say what to change, after the cluster's name")
+    return name, changes
+
+
+def _update(name: str, clusters: str, labels: str, change: command_pb2.SetFacts) -> None:
+    """Changes one cluster, or those selected where there is no name."""
+    if not name:
+        command = command_pb2.Command(set_facts=change)
+        send_and_show(Sending(command, selector_of(clusters, labels), _FACTS_TTL, _FACTS_TIMEOUT), Format.TABLE)
+        return
     answer = connected(
         lambda client: client.update_cluster(
-            name, labels=labels, remove_labels=remove_labels, tags=tags, remove_tags=remove_tags
+            name,
+            labels=change.labels,
+            remove_labels=change.remove_labels,
+            tags=change.tags,
+            remove_tags=change.remove_tags,
         )
     )
     if not answer.settled:

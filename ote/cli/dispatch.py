@@ -7,7 +7,7 @@ import click
 from ote.api.route.v1 import route_pb2
 from ote.cli.output import Column, Format, print_table, show
 from ote.cli.params import output_option, timeout_option
-from ote.cli.program import Nouns, connected
+from ote.cli.program import Nouns, connected, note
 from ote.cli.reporting import counts_text, reporter_for, target_line
 from ote.cli.sending import conclude, end, follow, interrupted
 from ote.cli.story import Story
@@ -119,13 +119,23 @@ def watch(id: str, timeout: float, output: Format) -> None:
 def cancel(id: str, output: Format) -> None:
     """End every target that is not final.
 
-    What was never sent ends at once, the rest when the cluster has said so.
+    What was never sent ends at once, the rest when the cluster has said so. Of one that is settled nothing is ended,
+    and it is told so; the exit code is 0.
 
     \b
     Example:
       ote-ctl dispatch cancel root/0f3c9a5e2b7d4c118a6e5f0d9b3c7a21
     """
-    _show(connected(lambda client: client.cancel_dispatch(id)), output)
+
+    async def work(client: Client) -> tuple[route_pb2.Dispatch, bool]:
+        found = await client.get_dispatch(id)
+        return (found, True) if found.settled else (await client.cancel_dispatch(id), False)
+
+    found, was_settled = connected(work)
+    if was_settled:
+        note(f"{found.name} is already settled ({counts_text(dispatch_row(found)['summary'])}): nothing was cancelled")
+    if not was_settled or output is not Format.TABLE:
+        _show(found, output)
 
 
 def _show(found: route_pb2.Dispatch, output: Format) -> None:

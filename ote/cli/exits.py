@@ -17,7 +17,7 @@ class Exit(enum.IntEnum):
     TARGET = 3
     """A target failed, expired, was cancelled, was unreachable, or its outcome is unknown."""
     NOT_FINAL = 4
-    """Not final within --timeout."""
+    """Not final within --timeout, or it waits for clusters that are offline."""
     NO_CONTROLLER = 5
     """Controller not reachable, busy, or not taking this identity."""
     NOT_FOUND = 6
@@ -54,9 +54,18 @@ def of_error(error: OteError) -> Exit:
     return _BY_REASON.get(error.reason) or _BY_CODE.get(error.code, Exit.INTERNAL)
 
 
+QUEUED = "QUEUED"
+"""The state of a target that waits for its cluster to come back."""
+
+
 def of_states(states: Mapping[str, int]) -> Exit:
-    """The exit code of a dispatch, by the number of its targets in each state."""
+    """The exit code of a dispatch, by the number of its targets in each state.
+
+    Where some clusters are offline, the others tell: a failure is not hidden by what still waits.
+    """
     present = {state for state, count in states.items() if count}
-    if present - FINAL:
+    if present - FINAL - {QUEUED}:
         return Exit.NOT_FINAL
-    return Exit.TARGET if present - {"SUCCEEDED"} else Exit.DONE
+    if present & FINAL - {"SUCCEEDED"}:
+        return Exit.TARGET
+    return Exit.NOT_FINAL if QUEUED in present else Exit.DONE

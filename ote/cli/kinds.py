@@ -41,6 +41,8 @@ _KNOWN = {
     )
 }
 
+_ALL = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Service", "Pod")
+
 
 def kind_of(text: str) -> str:
     """The kind as a manifest says it; one that is not known stays as it was typed."""
@@ -51,6 +53,16 @@ def kind_of(text: str) -> str:
         if singular in _KNOWN:
             return _KNOWN[singular]
     return text
+
+
+def kinds_of(text: str) -> list[str]:
+    """The kinds of "deploy,jobs"; "all" stands for the usual ones. Raises InvalidArgument (INVALID_REFERENCE)."""
+    if text == "all":
+        return list(_ALL)
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise InvalidArgument("INVALID_REFERENCE", f"{text!r} has an empty kind: write them as in deploy,pods")
+    return list(dict.fromkeys(map(kind_of, words)))
 
 
 def split_reference(text: str) -> tuple[str, str]:

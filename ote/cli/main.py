@@ -50,7 +50,7 @@ def cli(ctx: click.Context, config: str | None, context_name: str | None) -> Non
       1  internal error
       2  usage or invalid input
       3  a target failed, expired, was cancelled, was unreachable or is unknown
-      4  not final within --timeout
+      4  not final within --timeout, or held for clusters that are offline
       5  controller not reachable, or it does not take this identity
       6  not found; the selector matches nothing
 

@@ -49,7 +49,8 @@ def target_line(target: route_pb2.Target) -> str:
     """One target in one line: name, state, and what happened to its objects, or what is wrong."""
     view = target_view(target)
     parts = [f"{one['kind'].lower()}/{one['name']} {one['action']}" for one in view["objects"]]
-    if view["message"] and (view["state"] != "SUCCEEDED" or not parts):
+    says_more = view["message"].upper() not in ("", view["state"])
+    if says_more and (view["state"] != "SUCCEEDED" or not parts):
         parts.append(view["message"])
     return "  ".join([view["cluster"], state_text(view["state"]), ", ".join(parts)]).rstrip()
 

@@ -7,6 +7,7 @@ told how to pick it up again.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ from ote.cli.reporting import Reporter, Silent, counts_text, reporter_for
 from ote.cli.story import Story
 from ote.client.client import Client, new_dispatch_id
 from ote.model.selectors import compile_selector
+
+_HELD_FOR = 1.0
+"""Seconds in which a cluster that only moves to another parent is back, and no reason to stop waiting for it."""
+
+_NOTHING_DONE = frozenset({"UNREACHABLE", "EXPIRED", "CANCELLED"})
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,13 @@ def require_selector(clusters: str, labels: str) -> cluster_pb2.Selector:
 def send_and_show(sending: Sending, format: Format, *, afterwards: str = "") -> None:
     """Sends, follows, shows, and ends the program with the exit code of the outcome.
 
-    afterwards: the last line for people.
+    afterwards: the last line for people, where anything may have happened.
     """
     story = Story()
 
     async def work(client: Client) -> None:
         await send(client, sending, story, reporter_for(format), announce=True)
+        warn_of_unknown_names(sending.selector, story)
 
     try:
         connected(work)
@@ -77,7 +84,7 @@ def send_and_show(sending: Sending, format: Format, *, afterwards: str = "") -> 
         interrupted(story)
     show(format, story.document(sending.kind), table=lambda: None, names=lambda: [story.name])
     conclude(story)
-    if afterwards:
+    if afterwards and story.states().keys() - _NOTHING_DONE:
         note(afterwards)
     if sending.wait or not story.accepted:
         end(story)
@@ -89,8 +96,8 @@ async def send(client: Client, sending: Sending, story: Story, reporter: Reporte
     story.name = f"{(await client.controller()).name}/{dispatch_id}"
     if announce:
         note(f"dispatch {story.name}")
-    await follow(client.dispatch(sending.request(dispatch_id)), story, reporter, sending.timeout, wait=sending.wait)
-    warn_of_unknown_names(sending.selector, story)
+    events = client.dispatch(sending.request(dispatch_id))
+    await follow(events, story, reporter, sending.timeout, wait=sending.wait, held_for=_HELD_FOR)
 
 
 async def follow(
@@ -100,9 +107,15 @@ async def follow(
     timeout: float,
     *,
     wait: bool = True,
+    held_for: float | None = None,
 ) -> None:
-    """Takes events in until the summary or the end of the time (0: no end)."""
+    """Takes events in until the summary or the end of the time (0: no end).
+
+    held_for: also ends after so many seconds in which only clusters that are offline were awaited.
+    """
     limit = asyncio.timeout(timeout or None)
+    until = asyncio.get_running_loop().time() + timeout if timeout else math.inf
+    enough = math.inf
     try:
         with reporter:
             async with limit, aclosing(events):  # type: ignore[type-var]  # it is a generator
@@ -110,6 +123,9 @@ async def follow(
                     reporter.changed(story, story.take(event))
                     if story.finished or (story.accepted and not wait):
                         return
+                    held = held_for is not None and story.held
+                    enough = min(enough, asyncio.get_running_loop().time() + (held_for or 0)) if held else math.inf
+                    limit.reschedule(min(until, enough) if min(until, enough) < math.inf else None)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -129,7 +145,8 @@ def conclude(story: Story) -> None:
     if states:
         note(f"{len(story.targets)} {'target' if len(story.targets) == 1 else 'targets'}: {counts_text(states)}")
     if not story.finished:
-        note(f"{_how_far(story)}; to follow: ote-ctl dispatch watch {story.name}")
+        how_far = _held_text(story.held) if story.held else _how_far(story)
+        note(f"{how_far}; to follow: ote-ctl dispatch watch {story.name}")
 
 
 def end(story: Story) -> None:
@@ -147,6 +164,12 @@ def interrupted(story: Story) -> None:
 
 def _how_far(story: Story) -> str:
     return "the dispatch goes on" if story.accepted else "whether it was accepted is not known yet"
+
+
+def _held_text(count: int) -> str:
+    if count == 1:
+        return "1 cluster is offline and gets it when it is back, within --ttl"
+    return f"{count} clusters are offline and get it when they are back, within --ttl"
 
 
 async def read(client: Client, sending: Sending) -> Story:

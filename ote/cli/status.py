@@ -21,7 +21,7 @@ def status(output: Format) -> None:
     JSON:
       {"self":{a cluster},"version","connected","connected_since","beat","depth",
        "problems":[{"reason","message","since","cluster"}],
-       "tunnels":[{"peer","up","since","sent_bytes":{LANE:n},"received_bytes","queued_bytes","refused_items",
+       "tunnels":[{"peer","direction":"parent"|"child","since","sent_bytes":{LANE:n},"received_bytes","queued_bytes","refused_items",
          "silent_ms","bulk_streams"}],
        "clusters":{STATE:count},"alternates":[],"unsettled_dispatches","oldest_unsettled","started",
        "certificate_expires"}
@@ -90,7 +90,7 @@ _TUNNELS = [
 
 def _tunnel(tunnel: Document) -> list[str]:
     return [
-        ("parent " if tunnel["up"] else "child ") + tunnel["peer"],
+        f"{tunnel['direction']} {tunnel['peer']}",
         age(tunnel["since"]),
         f"{tunnel['silent_ms']} ms",
         size_text(sum(tunnel["sent_bytes"].values())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ote.api.route.v1 import route_pb2
+from ote.cli.exits import FINAL, QUEUED
 from ote.cli.views import Document, dispatch_view, summary, target_state
 
 
@@ -35,6 +36,12 @@ class Story:
             return False
         self.targets[key] = target
         return True
+
+    @property
+    def held(self) -> int:
+        """How many targets wait for clusters that are offline, once nothing else is awaited; else 0."""
+        states = self.states()
+        return states.get(QUEUED, 0) if self.accepted and not states.keys() - FINAL - {QUEUED} else 0
 
     def states(self) -> dict[str, int]:
         """Number of targets by state."""

@@ -133,12 +133,12 @@ def dispatch_view(name: str, command: str, targets: Iterable[route_pb2.Target]) 
 
 def target_view(target: route_pb2.Target) -> Document:
     """One target of a dispatch. `message` says what is wrong, with the reason first where there is one."""
-    message = target.message
-    if target.reason and target.reason not in message:
+    message, state = target.message, target_state(target)
+    if target.reason and target.reason not in message and target.reason != state:
         message = f"{target.reason}: {message}" if message else target.reason
     return {
         "cluster": target.cluster,
-        "state": target_state(target),
+        "state": state,
         "objects": [object_view(one) for one in target.objects],
         "message": message,
         "attempts": target.attempts,
@@ -197,7 +197,8 @@ def objects_view(targets: Iterable[route_pb2.Target]) -> Document:
             continue
         found = found if isinstance(found, list) else [found]
         items += [{"cluster": target.cluster, "object": one} for one in found]
-    return {"items": items, "errors": errors}
+    once = {tuple(error.values()): error for error in errors}  # of several kinds one cluster often says the same
+    return {"items": items, "errors": list(once.values())}
 
 
 def route_view(route: route_pb2.Route) -> Document:
@@ -250,7 +251,7 @@ def status_view(status: cluster_pb2.GetControllerStatusResponse) -> Document:
 def _tunnel_view(tunnel: cluster_pb2.Tunnel) -> Document:
     return {
         "peer": tunnel.peer,
-        "up": tunnel.up,
+        "direction": "parent" if tunnel.up else "child",
         "since": moment(tunnel.since),
         "sent_bytes": dict(sorted(tunnel.sent_bytes.items())),
         "received_bytes": tunnel.received_bytes,

@@ -218,10 +218,17 @@ class Dispatches:
         if command not in CONTROLLER_COMMANDS:
             entries = [entry for entry in entries if entry.name in named or not _has_no_shim(entry)]
         if not entries and not request.allow_no_match:
-            raise NotFound(
-                "NO_MATCH", "nothing was sent: the selector matches no cluster with a shim; see 'ote-ctl cluster list'"
-            )
+            raise NotFound("NO_MATCH", f"nothing was sent: the selector matches {self._why_none(request, command)}")
         return entries
+
+    def _why_none(self, request: route_pb2.DispatchRequest, command: str) -> str:
+        """What no cluster is, and what to do."""
+        what = "no cluster" if command in CONTROLLER_COMMANDS else "no cluster with a shim"
+        names = compile_selector(request.selector.clusters, request.selector.labels).exact_names
+        for entry in self._core.registry.entries.values() if names else ():
+            for tag in names & set(entry.tags):
+                return f"{what}; {tag} is a tag: write -l {tag}"
+        return f"{what}; 'ote-ctl cluster list' shows all, and with --explain NAME why one is not meant"
 
     # --- watching -------------------------------------------------------------------------------------------------
 

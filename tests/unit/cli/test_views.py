@@ -73,7 +73,9 @@ def test_shim_info_names_its_memory() -> None:
         ({"SUCCEEDED": 4}, Exit.DONE),
         ({"SUCCEEDED": 4, "FAILED": 0}, Exit.DONE),
         ({"SUCCEEDED": 4, "EXPIRED": 1}, Exit.TARGET),
-        ({"FAILED": 1, "QUEUED": 1}, Exit.NOT_FINAL),
+        ({"SUCCEEDED": 2, "QUEUED": 1}, Exit.NOT_FINAL),
+        ({"FAILED": 1, "QUEUED": 1}, Exit.TARGET),
+        ({"FAILED": 1, "RUNNING": 1}, Exit.NOT_FINAL),
     ],
 )
 def test_the_exit_code_tells_how_the_targets_ended(states: dict[str, int], code: Exit) -> None:

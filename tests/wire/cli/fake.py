@@ -109,7 +109,7 @@ class FakeController:
         def answer(_: object, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             answers = self._next(method, request)
             self.asked.set()
-            for one in answers if isinstance(answers, list) else [answers]:
+            for one in answers if isinstance(answers, list | Iterator) else [answers]:
                 if one is HANG:
                     while context.is_active() and not self._stopped.wait(0.02):
                         pass

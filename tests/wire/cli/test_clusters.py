@@ -7,7 +7,7 @@ import yaml
 from ote.api.cluster.v1 import cluster_pb2
 from ote.model.errors import NotFound, OutOfRange, PermissionDenied, Unavailable
 from tests.wire.cli.conftest import Ctl
-from tests.wire.cli.fake import FakeController, cluster
+from tests.wire.cli.fake import FakeController, cluster, story, target
 
 TREE = [
     cluster("root", parent="", path=["root"], shim=""),
@@ -74,6 +74,13 @@ def test_a_selector_that_matches_nothing_is_not_found(root: FakeController, ctl:
     assert (result.exit_code, json.loads(result.stdout)) == (6, {"clusters": []})
     assert result.stderr.startswith("error: the selector matches no cluster")
     assert ctl("cluster", "list").exit_code == 0
+
+
+def test_a_tag_that_was_given_as_a_name_is_told(root: FakeController, ctl: Ctl) -> None:
+    root.will("ListClusters", page(), page(TREE[2]))
+    result = ctl("cluster", "list", "--clusters", "gpu")
+    assert result.exit_code == 6
+    assert result.stderr.startswith("error: the selector matches no cluster; gpu is a tag or label: write -l gpu")
 
 
 def test_names_that_mean_nobody_are_told(root: FakeController, ctl: Ctl) -> None:
@@ -175,15 +182,41 @@ def test_labels_are_set_and_removed(root: FakeController, ctl: Ctl) -> None:
 
 def test_tags_are_added_and_removed_and_a_change_that_waits_is_told(root: FakeController, ctl: Ctl) -> None:
     root.will("UpdateCluster", cluster_pb2.UpdateClusterResponse(cluster=cluster("e"), dispatch="root/1f"))
-    result = ctl("cluster", "tag", "e", "+gpu", "-old", "-output")
+    removed = ["old", "output", "shop", "legacy", "clusters", "selector", "v"]
+    result = ctl("cluster", "tag", "e", "+gpu", *(f"-{tag}" for tag in removed))
     assert result.exit_code == 0
     request = root.requests["UpdateCluster"][0]
-    assert (list(request.tags), list(request.remove_tags)) == (["gpu"], ["old", "output"])
+    assert (list(request.tags), list(request.remove_tags)) == (["gpu"], removed)
     assert result.stderr == "to follow: ote-ctl dispatch watch root/1f\n"
+    assert ctl.ok("cluster", "tag", "-h").startswith("Usage:")
+
+
+def test_labels_and_tags_of_all_selected_clusters_change_with_one_dispatch(root: FakeController, ctl: Ctl) -> None:
+    root.will("Dispatch", story([target("a", "SUCCEEDED"), target("b", "SUCCEEDED")]))
+    root.will("Dispatch", story([target("a", "SUCCEEDED")]))
+    assert ctl.ok("cluster", "label", "--clusters", "shop-*", "x=y", "old-") == "a  SUCCEEDED\nb  SUCCEEDED\n"
+    assert ctl.ok("cluster", "tag", "-l", "region=eu", "+gpu", "-legacy") == "a  SUCCEEDED\n"
+    label, tag = root.requests["Dispatch"]
+    change = label.command.set_facts
+    assert (label.selector.clusters, dict(change.labels), list(change.remove_labels)) == ("shop-*", {"x": "y"}, ["old"])
+    change = tag.command.set_facts
+    assert (tag.selector.labels, list(change.tags), list(change.remove_tags)) == ("region=eu", ["gpu"], ["legacy"])
+
+
+def test_a_pattern_in_the_place_of_a_name_is_refused_with_what_to_write(ctl: Ctl) -> None:
+    result = ctl("cluster", "label", "e-*", "x=y")
+    assert result.exit_code == 2
+    assert "for several clusters write --clusters 'e-*'" in result.stderr
 
 
 def test_a_change_that_cannot_be_is_refused_here(ctl: Ctl) -> None:
-    for arguments in (["label", "e", "a"], ["label", "e", "a=b", "a-"], ["tag", "e", "gpu"], ["tag", "e", "+a b"]):
+    for arguments in (
+        ["label", "e"],
+        ["label", "e", "a"],
+        ["label", "e", "a=b", "a-"],
+        ["tag", "e", "gpu"],
+        ["tag", "e", "+a b"],
+    ):
         assert ctl("cluster", *arguments).exit_code == 2
 
 

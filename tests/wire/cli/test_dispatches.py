@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,18 +63,20 @@ def test_without_a_terminal_what_is_final_is_a_line_on_stdout(root: FakeControll
             target("a", "RUNNING", "1 of 2 ready"),
             target("a", "SUCCEEDED", objects=[done("Deployment", "hello"), done("Service", "web", "UNCHANGED")]),
             target("b", "EXPIRED", "not back in time", reason="EXPIRED"),
+            target("c", "CANCELLED", "cancelled", reason="CANCELLED"),
         ),
     )
     out = ctl("apply", "-f", hello, "--clusters", "*")
     assert out.exit_code == 3
     assert out.stdout.splitlines() == [
         "a  SUCCEEDED  deployment/hello created, service/web unchanged",
-        "b  EXPIRED  EXPIRED: not back in time",
+        "b  EXPIRED  not back in time",
+        "c  CANCELLED",
     ]
     assert out.stderr.splitlines()[1:] == [
         "b  QUEUED  offline",
         "a  RUNNING  1 of 2 ready",
-        "2 targets: 1 SUCCEEDED, 1 EXPIRED",
+        "3 targets: 1 SUCCEEDED, 1 EXPIRED, 1 CANCELLED",
     ]
 
 
@@ -83,11 +87,40 @@ def test_a_target_that_did_not_succeed_is_exit_code_3(root: FakeController, ctl:
 
 
 def test_what_is_not_final_in_time_is_exit_code_4_and_how_to_follow(root: FakeController, ctl: Ctl, hello: str) -> None:
-    root.will("Dispatch", story([target("a", "QUEUED", "offline")], HANG))
-    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", "300ms", "-o", "json")
+    root.will("Dispatch", story([target("a", "RUNNING"), target("b", "QUEUED", "offline")], HANG))
+    out = ctl("apply", "-f", hello, "--clusters", "a,b", "--timeout", "300ms", "-o", "json")
     assert out.exit_code == 4
     name = json.loads(out.stdout)["dispatch"]
     assert out.stderr.splitlines()[-1] == f"the dispatch goes on; to follow: ote-ctl dispatch watch {name}"
+
+
+def test_nobody_waits_for_clusters_that_are_offline(root: FakeController, ctl: Ctl, hello: str) -> None:
+    offline = [target(name, "QUEUED", "offline") for name in "bc"]
+    root.will("Dispatch", story([target("a", "SENT"), *offline], target("a", "SUCCEEDED"), HANG))
+    root.will("Dispatch", story([target("a", "FAILED", "no"), offline[0]], HANG))
+    begun = time.monotonic()
+    out = ctl("apply", "-f", hello, "--clusters", "*")
+    assert out.exit_code == 4
+    name = out.stderr.split()[1]
+    assert out.stderr.splitlines()[-2:] == [
+        "3 targets: 2 QUEUED, 1 SUCCEEDED",
+        f"2 clusters are offline and get it when they are back, within --ttl; to follow: ote-ctl dispatch watch {name}",
+    ]
+    assert ctl("apply", "-f", hello, "--clusters", "*", "--timeout", "0").exit_code == 3
+    assert time.monotonic() - begun < 20
+
+
+def test_a_cluster_that_only_moves_to_another_parent_is_waited_for(root: FakeController, ctl: Ctl, hello: str) -> None:
+    def moving(request: object) -> Iterator[object]:
+        first, *rest = story([target("a", "QUEUED")], target("a", "SENT"), target("a", "SUCCEEDED"))(request)
+        yield first
+        time.sleep(0.3)  # the fake's time, in a thread of its own
+        yield rest[0]
+        time.sleep(1.2)
+        yield from rest[1:]
+
+    root.will("Dispatch", moving)
+    assert ctl("apply", "-f", hello, "--clusters", "a").exit_code == 0
 
 
 def test_what_was_not_accepted_in_time_is_told_so(root: FakeController, ctl: Ctl, hello: str) -> None:
@@ -132,6 +165,22 @@ def test_a_dry_run_shows_who_is_meant_and_sends_nothing(root: FakeController, ct
     out = ctl("apply", "-f", hello, "--clusters", "*", "--dry-run", "-o", "name")
     assert (out.stdout, out.stderr) == ("a\n", "would apply: deployment/hello\n")
     assert not root.requests["Dispatch"]
+
+
+def test_a_dry_run_shows_those_without_shim_only_by_their_names(root: FakeController, ctl: Ctl, hello: str) -> None:
+    east = cluster("east", shim="", version="1")
+    root.will("ListClusters", *[cluster_pb2.ListClustersResponse(clusters=[cluster("a"), east])] * 3)
+    root.will("ListClusters", cluster_pb2.ListClustersResponse(clusters=[east]))
+    root.will("GetCluster", *[cluster_pb2.GetClusterResponse(cluster=one) for one in (root.me, root.me, east)])
+    dry = ("apply", "-f", hello, "--dry-run", "--clusters")
+    assert ctl.ok(*dry, "*", "-o", "name") == "a\n"
+    root.will("GetCluster", *[cluster_pb2.GetClusterResponse(cluster=root.me)] * 2)
+    explained = json.loads(ctl.ok(*dry, "*", "--explain", "east", "-o", "json"))["explain"]
+    assert explained["selected"] is False
+    assert explained["why"][-1] == "it has no shim: of those, only an exact name means it"
+    assert ctl.ok(*dry, "*,east", "-o", "name") == "a\neast\n"
+    out = ctl(*dry, "ea*")
+    assert (out.exit_code, "matches no cluster with a shim" in out.stderr) == (6, True)
 
 
 def test_manifests_come_from_stdin_and_folders_too(root: FakeController, ctl: Ctl, tmp_path: Path) -> None:
@@ -235,7 +284,9 @@ def test_drain_is_a_command_to_that_cluster_and_says_how_to_end_it(root: FakeCon
     assert "edge-2 stayed" in out.stdout
     assert "to end it: ote-ctl cluster drain east --off" in out.stderr
     assert ctl("cluster", "drain", "east", "--off").exit_code == 0
-    first, second = root.requests["Dispatch"]
+    root.will("Dispatch", story([target("east", "UNREACHABLE", "offline")]))
+    assert "--off" not in ctl("cluster", "drain", "east").stderr
+    first, second, _ = root.requests["Dispatch"]
     assert (first.selector.clusters, first.command.drain.off, second.command.drain.off) == ("east", False, True)
 
 
@@ -247,13 +298,22 @@ def test_dispatches_are_listed_shown_and_cancelled(root: FakeController, ctl: Ct
     assert json.loads(ctl.ok("dispatch", "list", "-o", "json"))["dispatches"][0]["summary"] == {"QUEUED": 1}
     assert "1 QUEUED" in ctl.ok("dispatch", "list", "--unsettled")
     one.targets.append(target("a", "QUEUED", "offline"))
-    root.will("GetDispatch", route_pb2.GetDispatchResponse(dispatch=one))
+    root.will("GetDispatch", *[route_pb2.GetDispatchResponse(dispatch=one)] * 2)
     assert json.loads(ctl.ok("dispatch", "get", "root/1f", "-o", "json"))["summary"] == {"QUEUED": 1}
     root.will("CancelDispatch", route_pb2.CancelDispatchResponse(dispatch=one))
     assert ctl.ok("dispatch", "cancel", "root/1f").splitlines() == [
         "root/1f  apply  not settled",
         "a  QUEUED  offline",
     ]
+
+
+def test_cancelling_what_is_settled_says_that_nothing_was_done(root: FakeController, ctl: Ctl) -> None:
+    one = route_pb2.Dispatch(name="root/1f", command="apply", settled=True, states={"SUCCEEDED": 2})
+    root.will("GetDispatch", *[route_pb2.GetDispatchResponse(dispatch=one)] * 2)
+    out = ctl("dispatch", "cancel", "root/1f")
+    assert (out.exit_code, out.stdout) == (0, "")
+    assert out.stderr == "root/1f is already settled (2 SUCCEEDED): nothing was cancelled\n"
+    assert json.loads(ctl.ok("dispatch", "cancel", "1f", "-o", "json"))["dispatch"] == "root/1f"
 
 
 def test_dispatch_watch_picks_up_and_ends_with_the_outcome(root: FakeController, ctl: Ctl) -> None:
@@ -292,9 +352,53 @@ def test_get_shows_objects_by_cluster(root: FakeController, ctl: Ctl) -> None:
     }
     root.will("Dispatch", *[story([target("a", "SUCCEEDED", output=json.dumps([pod]).encode())])] * 2)
     lines = ctl.ok("get", "po", "-A", "--clusters", "a").splitlines()
-    assert lines[0].split() == ["CLUSTER", "NAMESPACE", "NAME", "READY", "STATUS", "AGE"]
-    assert lines[1].split()[:5] == ["a", "shop", "web-0", "1/2", "Running"]
+    assert lines[0].split() == ["CLUSTER", "NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE"]
+    assert lines[1].split()[:6] == ["a", "shop", "web-0", "1/2", "Running", "0"]
     assert ctl.ok("get", "pod/web-0", "--clusters", "a", "-o", "name") == "a/pod/web-0\n"
+
+
+def answer_of(*objects: object) -> route_pb2.Target:
+    return target("a", "SUCCEEDED", output=json.dumps(objects).encode())
+
+
+def test_a_crash_loop_is_shown_as_kubectl_shows_it(root: FakeController, ctl: Ctl) -> None:
+    crashed = {"ready": False, "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    pod = {
+        "kind": "Pod",
+        "metadata": {"name": "web-0"},
+        "status": {"phase": "Running", "containerStatuses": [crashed]},
+    }
+    root.will("Dispatch", story([answer_of(pod)]))
+    assert ctl.ok("get", "pods", "--clusters", "a").splitlines()[1].split()[1:5] == [
+        "web-0",
+        "0/1",
+        "CrashLoopBackOff",
+        "4",
+    ]
+
+
+def test_several_kinds_are_read_at_once(root: FakeController, ctl: Ctl) -> None:
+    def answer(request: route_pb2.DispatchRequest) -> list[object]:
+        kind = request.command.get.kind
+        if kind not in ("Deployment", "Job", "Pod"):
+            return story([target("a", "FAILED", f"no {kind}", reason="UNSUPPORTED")])(request)
+        return story([answer_of({"kind": kind, "metadata": {"name": "x"}})])(request)
+
+    root.will("Dispatch", *[answer] * 9)
+    lines = ctl.ok("get", "deploy,jobs", "--clusters", "a,b").splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["a", "deployment/x"], ["a", "job/x"]]
+    names = ctl.ok("get", "all", "--clusters", "a", "-o", "name").splitlines()
+    assert names == ["a/deployment/x", "a/job/x", "a/pod/x"]
+    assert ctl("get", "deploy,", "--clusters", "a").exit_code == 2
+    assert ctl("get", "deploy,jobs", "x", "--clusters", "a").exit_code == 2
+
+
+def test_clusters_that_say_the_same_are_told_together(root: FakeController, ctl: Ctl) -> None:
+    unknown = [target(f"e-{number}", "FAILED", "kind 'x' is not known") for number in range(1, 10)]
+    root.will("Dispatch", story(unknown))
+    out = ctl("get", "x", "--clusters", "*")
+    assert out.exit_code == 3
+    assert out.stderr.splitlines()[-1] == "e-1, e-2, e-3, e-4, e-5 and 4 more: FAILED kind 'x' is not known"
 
 
 def test_a_cluster_without_shim_is_passed_over_where_others_have_one(root: FakeController, ctl: Ctl) -> None:

@@ -115,6 +115,7 @@ def test_status_tells_first_what_is_wrong(root: FakeController, ctl: Ctl) -> Non
     assert "beat 100 B results 2.0 kB" in lines[-1]
     document = json.loads(ctl.ok("status", "-o", "json"))
     assert document["tunnels"][0]["sent_bytes"] == {"beat": 100, "results": 2000}
+    assert document["tunnels"][0]["direction"] == "child"
     assert document["problems"][0]["reason"] == "CHILD_OFFLINE"
 
 

@@ -87,7 +87,7 @@ def test_a_narrow_terminal_is_never_overrun(root: FakeController, ctl: Ctl) -> N
 
 
 def test_ctrl_c_stops_the_waiting_only_and_says_how_to_go_on(root: FakeController, ctl: Ctl, hello: str) -> None:
-    root.will("Dispatch", story([target("a", "QUEUED", "offline")], HANG))
+    root.will("Dispatch", story([target("a", "RUNNING", "0 of 1")], HANG))
     process = subprocess.Popen(
         program("apply", "-f", hello, "--clusters", "a"),
         stdout=subprocess.PIPE,
@@ -97,7 +97,7 @@ def test_ctrl_c_stops_the_waiting_only_and_says_how_to_go_on(root: FakeControlle
     )
     assert process.stderr is not None
     name = process.stderr.readline().split()[1]
-    assert process.stderr.readline() == "a  QUEUED  offline\n"
+    assert process.stderr.readline() == "a  RUNNING  0 of 1\n"
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
