@@ -1,7 +1,7 @@
 """What must hold at every step of any history, and what must hold once all is well again.
 
-At every step: believed parents form no ring; an attachment (uid, epoch) is made once; nothing takes effect twice, out of
-the order in which its origin accepted it, or after its origin has said that it will not; a final state is final.
+At every step: believed parents form no ring; an attachment (uid, epoch) is made once; nothing takes effect twice, out
+of the order in which its origin accepted it, or after its origin has said that it will not; a final state is final.
 At rest: see `problems`. Who has lost memory (a disk set back, a machine cloned) is excused only from what rests on it.
 """
 
@@ -29,6 +29,9 @@ from tests.scenarios.sim.world import Site, Submitted, World
 
 _NO_EFFECT = frozenset({CANCELLED, EXPIRED, UNREACHABLE})
 
+_SHOWN_EARLY = 0.05
+"""Seconds before a crash. An end is shown before it is on disk; one that a crash undoes is decided anew after it."""
+
 
 class Violation(AssertionError):
     """A promise is broken."""
@@ -49,7 +52,8 @@ class Checks:
         self._attachments: dict[tuple[str, int], tuple[str, str]] = {}
         self._effects: dict[tuple[str, str], float] = {}
         self._last: dict[tuple[str, str], int] = defaultdict(int)
-        self._states: dict[tuple[str, str, str], str] = {}
+        self._states: dict[tuple[str, str, str], tuple[str, Process, float]] = {}
+        """Of a target: its state, which process of the origin said so, and when."""
         world.watchers.append(self)
 
     # --- every step -----------------------------------------------------------------------------------------------
@@ -113,10 +117,11 @@ class Checks:
             return
         row = dispatch.targets[effect.uid].row
         key = (process.uid, effect.dispatch_id, effect.uid)
-        before = self._states.get(key, "")
-        if before in FINAL and before not in (OUTCOME_UNKNOWN, row.state):
+        before, earlier, at = self._states.get(key, ("", process, 0.0))
+        durable = earlier.alive or earlier.died_at - at > _SHOWN_EARLY
+        if before in FINAL and before not in (OUTCOME_UNKNOWN, row.state) and durable:
             raise Violation(f"{effect.dispatch_id} at {effect.uid} was {before}, is {row.state}")
-        self._states[key] = row.state
+        self._states[key] = (row.state, process, self.world.now)
 
     # --- now and then ---------------------------------------------------------------------------------------------
 

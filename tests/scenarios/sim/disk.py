@@ -71,7 +71,7 @@ class Writer:
         for index, effect in enumerate(effects):
             if isinstance(effect, fx.Barrier):
                 if self._writes or self._in_flight:
-                    late = [rest for rest in effects[index + 1 :] if not isinstance(rest, _AT_ONCE)]
+                    late: list[fx.Effect] = [rest for rest in effects[index + 1 :] if not isinstance(rest, _AT_ONCE)]
                     self._after_commit.append(late)
                     break
             elif not isinstance(effect, _AT_ONCE):

@@ -41,6 +41,7 @@ class History:
         self.log: deque[str] = deque(maxlen=2000)
         self.disasters = rng.random() < 0.5
         """Disks are lost and set back, machines cloned."""
+        self.focus = rng.choice(["all", "all", "memory", "moves", "load"])
         self.retired: set[Site] = set()
         self._asleep: dict[Site, float] = {}
         self._submitted: list[Submitted] = []
@@ -254,7 +255,9 @@ class History:
             submitted = self.world.submit(origin, targets, command, ttl=ttl, payload=payload)
             if submitted is not None:
                 names = " ".join(submitted.targets)
-                self.say(f"{submitted.id} {command} by {origin.name} ttl {ttl} {'payload ' if payload else ''}to {names}")
+                self.say(
+                    f"{submitted.id} {command} by {origin.name} ttl {ttl} {'payload ' if payload else ''}to {names}"
+                )
                 self._keep(submitted)
 
     def _keep(self, submitted: Submitted | None) -> None:
@@ -293,6 +296,14 @@ class History:
         rare = [self.power_off, self.stop, self.isolate, self.delay, self.sleep, self.sleep, self.drain, self.drain]
         rare += [self.label, self.restart_shim]
         disasters = [self.roll_back, self.lose_disk, self.clone, self.evict]
+        if self.focus == "memory" and self.disasters:
+            often += [self.snapshot] * 8 + [self.submit] * 4
+            disasters += [self.roll_back] * 8
+        elif self.focus == "moves":
+            often = [self.cut, self.cut_home, self.heal, self.break_link, self.kill, self.start, self.sleep, self.delay]
+            often += [self.isolate, self.submit, self.submit]
+        elif self.focus == "load":
+            often += [self.submit] * 12
         draw = self.rng.random()
         kinds = often if draw < 0.6 else disasters if draw > 0.9 and self.disasters else rare
         self.rng.choice(kinds)()
@@ -350,6 +361,7 @@ class History:
         An origin or a target that has lost memory may learn so by the first change, which is OUTCOME_UNKNOWN then.
         """
         forgetful = self.checks.forgetful
+        unknown: list[tuple[Submitted, str]] = []
         for _ in range(3):
             asked = self._ask_all()
             unknown = [(s, uid) for s in asked for uid in s.targets if self.world.state(s, uid) == OUTCOME_UNKNOWN]
@@ -363,7 +375,9 @@ class History:
         world = self.world
         asked: list[Submitted] = []
         for site in self.members():
-            targets = [other for other in self.members() if other.shim is not None and self.checks.is_below(other, site)]
+            targets = [
+                other for other in self.members() if other.shim is not None and self.checks.is_below(other, site)
+            ]
             submitted = world.submit(site, targets) if targets else None
             if submitted is not None:
                 asked.append(submitted)
@@ -378,13 +392,13 @@ class History:
 
     def _well(self, root: Site) -> bool:
         """Whether all is; what an operator would do meanwhile is done."""
-        assert root.process is not None
         for site in self.world.sites.values():
             site.exited = ""
         self._start_all()
         for uid in self.checks.gone:
-            if root.process.core.registry.get(uid) is not None:
-                self.world.evict(root, uid)
+            knowing = [p.site for p in self.world.processes() if p.uid != uid and p.core.registry.get(uid) is not None]
+            if knowing:
+                self.world.evict(knowing[0], uid)
         for site in self.members():
             if site.process is not None and site.process.core.parents.draining:
                 self.world.submit(root, [site], "drain", body={"off": True})

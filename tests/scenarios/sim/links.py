@@ -1,6 +1,6 @@
 """Tunnels: two pipes each, with lanes as in the shell, frames, delays, cuts, ends.
 
-A cut holds frames back as TCP does: when it heals they arrive, late and in order, unless an end has been closed by then.
+A cut holds frames back as TCP does: when it heals they arrive, late and in order, unless an end was closed by then.
 An end that closes writes what is queued and then ends the stream; one whose process dies ends it at once; one whose
 machine is switched off says nothing, and a frame that finds nobody is answered with a reset.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.lanes import LANE_OF, Budget, Lane, Lanes
+from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes
 
 if TYPE_CHECKING:
     from tests.scenarios.sim.process import Process
@@ -125,11 +125,9 @@ class Link:
         if not end.open:
             return True
         world = self.world
-        lane = LANE_OF[type(item)]
-        if lane in (Lane.DISPATCH, Lane.RESULT, Lane.REGISTRY) and world.chance(world.full):
-            if self._droppable(end, item):
-                return False
-        end.lanes.put(lane, _Sized(item))
+        if self._droppable(end, item) and world.chance(world.full):
+            return False
+        end.lanes.put(LANE_OF[type(item)], _Sized(item))
         self._plan(end)
         return True
 

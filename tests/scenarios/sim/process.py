@@ -43,6 +43,7 @@ class Process:
         self.uid = site.uid
         self.instance = instance
         self.alive = True
+        self.died_at = 0.0
         self.asleep = False
         self.exited = ""
         self.ends: dict[int, Link] = {}
@@ -150,6 +151,7 @@ class Process:
     def die(self, silent: bool) -> None:
         """End at once. `silent`: nobody is told (the machine is off)."""
         self.alive = False
+        self.died_at = self.world.now
         self._writer.lose()
         ends = list(self.ends.items())
         self.ends.clear()

@@ -1,16 +1,16 @@
 """Scenario files: one command a line, `#` begins a comment. `Script(text).play()` returns the trace, or raises Failed.
 
-    node NAME [under PARENT] [shim] [instance-shim] [leaf]      a machine; a leaf takes no children
-    start NAME…|all · kill NAME… · power-off NAME · stop NAME · sleep NAME 8s
-    cut A -> B [one-way] · heal A - B · heal all · break A - B · isolate NAME
-    snapshot NAME · roll-back NAME · replace NAME [under PARENT] (the disk is lost) · clone NAME (the copy is NAME')
-    evict NAME by CONTROLLER
-    apply|get|noop ID GLOB [from ORIGIN] [ttl 10s] · cancel ID · drain NAME [off] · label NAME KEY=VALUE
-    run 5s
-    expect CONDITION [within 2s]: it comes to hold in that time; without `within`, it holds now
-        NAME parent NAME · NAME alone · NAME connected · NAME cut-off · NAME dead
-        NAME sees NAME ONLINE|OFFLINE|AWAY|NAME_CONFLICT|nothing · NAME label KEY=VALUE at CONTROLLER
-        ID NAME STATE · NAME effects ID,ID…|none · NAME exits REASON · NAME refused REASON
+node NAME [under PARENT] [shim] [instance-shim] [leaf]      a machine; a leaf takes no children
+start NAME…|all · kill NAME… · power-off NAME · stop NAME · sleep NAME 8s
+cut A -> B [one-way] · heal A - B · heal all · break A - B · isolate NAME
+snapshot NAME · roll-back NAME · replace NAME [under PARENT] (the disk is lost) · clone NAME (the copy is NAME')
+evict NAME by CONTROLLER
+apply|get|noop ID GLOB [from ORIGIN] [ttl 10s] · cancel ID · drain NAME [off] · label NAME KEY=VALUE
+run 5s
+expect CONDITION [within 2s]: it comes to hold in that time; without `within`, it holds now
+    NAME parent NAME · NAME alone · NAME connected · NAME cut-off · NAME dead
+    NAME sees NAME ONLINE|OFFLINE|AWAY|NAME_CONFLICT|nothing · NAME label KEY=VALUE at CONTROLLER
+    ID NAME STATE · NAME effects ID,ID…|none · NAME exits REASON · NAME refused REASON
 """
 
 from __future__ import annotations
@@ -221,7 +221,9 @@ class Script:
         if what == "label":
             entry = self._running(rest[2]).core.registry.get(process.uid)
             key, _, value = rest[0].partition("=")
-            return "" if entry is not None and entry.labels.get(key) == value else f"labels are {entry and entry.labels}"
+            return (
+                "" if entry is not None and entry.labels.get(key) == value else f"labels are {entry and entry.labels}"
+            )
         if what == "sees":
             registry = process.core.registry
             uid = self._site(rest[0]).uid

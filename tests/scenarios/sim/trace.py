@@ -110,7 +110,8 @@ def _hello(item: m.Hello) -> str:
 def _welcome(item: m.Welcome) -> str:
     flags = "" if item.connected else " cut off"
     flags += " draining" if item.draining else ""
-    return f"Welcome {item.standing.beat}/{item.standing.depth} of {_path(item.path)}, epoch {item.known_epoch} known{flags}"
+    standing = f"{item.standing.beat}/{item.standing.depth}"
+    return f"Welcome {standing} of {_path(item.path)}, epoch {item.known_epoch} known{flags}"
 
 
 def _news(item: m.News) -> str:
