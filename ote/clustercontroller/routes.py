@@ -40,7 +40,9 @@ _TRACE_TIMEOUT = 3.0
 _MAX_TUNNELS = 8
 """Of one member at once: one, two while it moves, and those whose end has not been noticed yet."""
 _MAX_BULK = 64
-"""Bulk calls of one member at once."""
+"""Fetches of one member at once."""
+_MAX_PUSHES = 16
+"""Outputs of one member at once; each is held until the next hop has it."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,6 +67,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self._clock = clock
         self._refusal = refusal
         self._bulk = Slots(_MAX_BULK, "TOO_MANY_STREAMS")
+        self._pushes = Slots(_MAX_PUSHES, "TOO_MANY_STREAMS")
 
     # --- between controllers --------------------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         peer = peer_of(context)
-        with self._bulk.one_more(peer.uid), self._payloads.traffic.bulk():
+        with self._pushes.one_more(peer.uid), self._payloads.traffic.bulk():
             await self._take_output(peer, context)
 
     async def _take_output(self, peer: Peer, context: Context) -> None:

@@ -1,0 +1,130 @@
+"""Calls to a shim, and fetches from a parent, whose connection goes away in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2, route_pb2_grpc
+from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
+from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.payloads import Payloads
+from ote.clustercontroller.shimlink import ShimLink
+from ote.rpc.channel import open_channel
+from ote.rpc.errors import ErrorInterceptor
+from ote.rpc.server import Server
+
+BODY = b"a piece" * 1000
+
+
+class EndsItsStatus(shim_pb2_grpc.ShimServiceServicer):
+    """A shim that ends WatchStatus when told so, while its commands run on."""
+
+    def __init__(self) -> None:
+        self.status_ends = asyncio.Event()
+
+    async def GetShimInfo(self, request: Any, context: Any) -> shim_pb2.GetShimInfoResponse:
+        return shim_pb2.GetShimInfoResponse(name="stranger", kind="stranger", capabilities=["status", "apply"])
+
+    async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.WatchStatusResponse]:
+        yield shim_pb2.WatchStatusResponse()
+        await self.status_ends.wait()
+
+    async def Execute(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.ExecuteResponse]:
+        yield shim_pb2.ExecuteResponse(progress=command_pb2.Progress())
+        await asyncio.sleep(30)
+
+
+class Nobody:
+    """Keeps no bodies and observes nothing."""
+
+    def path(self, payload: m.Payload) -> Path:
+        raise FileNotFoundError
+
+    async def push_output(self, key: str, output: bytes) -> None: ...
+
+    def shim_restarted(self) -> None: ...
+
+    def shim_call(self, command: str, outcome: str, seconds: float) -> None: ...
+
+
+class Parent(route_pb2_grpc.RouteServiceServicer):
+    """Serves one payload; one that `hangs` never comes to it."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self.hangs = hangs
+        self.asked = asyncio.Event()
+
+    async def FetchPieces(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await context.read()
+        self.asked.set()
+        if self.hangs:
+            await asyncio.sleep(30)
+        await context.write(route_pb2.FetchPiecesResponse(data=BODY))
+
+
+class Events(list[ev.Event]):
+    """What was posted, and a way to wait for a kind of it."""
+
+    async def one(self, kind: type) -> Any:
+        async with asyncio.timeout(5):
+            while not (found := [event for event in self if type(event) is kind]):
+                await asyncio.sleep(0.01)
+        return found[0]
+
+
+async def test_a_command_that_runs_while_the_shim_ends_its_status_is_told_as_lost() -> None:
+    shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
+    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
+    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
+    address = await server.start()
+    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
+    running = asyncio.create_task(link.run())
+    try:
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("origin/1", "apply", True, b"", None, 0, []))
+        await events.one(ev.ShimProgress)
+        shim.status_ends.set()
+        assert (await events.one(ev.ShimLost)).key == "origin/1"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop(0.1)
+
+
+async def test_a_payload_comes_from_the_new_parent_when_the_old_one_is_left(tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(BODY).digest()
+    payload = m.Payload(sha256, len(BODY), [sha256])
+    old, new = Parent(hangs=True), Parent(hangs=False)  # type: ignore[abstract]
+    channels: list[grpc.aio.Channel] = []
+    servers = []
+    for parent in (old, new):
+        server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
+        server.add(route_pb2_grpc.add_RouteServiceServicer_to_server, parent, "ote.api.route.v1.RouteService")
+        channels.append(open_channel(await server.start()))
+        servers.append(server)
+    events, now = Events(), list(channels)
+    payloads = Payloads(tmp_path / "payloads", events.append, lambda: now[0])
+    try:
+        payloads.fetch("origin/1", payload)
+        await old.asked.wait()
+        payloads.fetch("origin/1", payload)
+        left = now.pop(0)
+        await left.close()
+        assert (await events.one(ev.PayloadReady)).key == "origin/1"
+        assert payloads.path(payload).read_bytes() == BODY
+        assert sum(type(event) is ev.PayloadReady for event in events) == 1
+    finally:
+        await payloads.stop()
+        for channel in channels:
+            await channel.close()
+        for server in servers:
+            await server.stop(0.1)
