@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +25,8 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.lanes import Traffic
 from ote.model.errors import InvalidArgument, NotFound, OteError, ResourceExhausted, Unavailable
-from ote.rpc.errors import from_rpc_error
+from ote.pki import write_private
+from ote.rpc.errors import translated
 
 PIECE = 262_144
 MAX_PAYLOAD = 16 * 1024 * 1024 + 4096
@@ -64,11 +64,13 @@ class Payloads:
         self._post = post
         self._parent = parent
         self._keys: dict[str, bytes] = {}
-        self._fetching: dict[bytes, asyncio.Task[None]] = {}
+        self._pieces: dict[bytes, asyncio.Task[bytes]] = {}
+        """Those on their way here, by hash."""
         self._serving: OrderedDict[bytes, _Serving] = OrderedDict()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._cached = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        """Whole payloads on their way here, by key."""
         self._log = structlog.get_logger("ote.clustercontroller.payloads")
 
     @property
@@ -110,10 +112,23 @@ class Payloads:
         self._keys[key] = payload.sha256
         if self.has(payload):
             self._post(ev.PayloadReady(key))
-            return
-        task = asyncio.get_running_loop().create_task(self._fetch(key, payload), name=f"fetch payload {key}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        elif key not in self._fetching:
+            task = asyncio.get_running_loop().create_task(self._fetch(key, payload), name=f"fetch payload {key}")
+            self._fetching[key] = task
+            task.add_done_callback(lambda done: self._fetched(key, done))
+
+    def _fetched(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._fetching[key]
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._log.error("payload not fetched", key=key, exc_info=failure)
+            self._post(ev.PayloadFailed(key, str(failure), False))
+
+    async def stop(self) -> None:
+        """End what is on its way here."""
+        tasks = [*self._fetching.values(), *self._pieces.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def drop(self, key: str) -> None:
         """`key` needs its payload no more."""
@@ -141,13 +156,11 @@ class Payloads:
                     file.unlink()
 
     def _write(self, payload: m.Payload, body: bytes) -> None:
-        path = self.path(payload)
-        draft = path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
+        """Errors: ResourceExhausted (DISK_FULL)."""
+        try:
+            write_private(self.path(payload), body)
+        except OSError as error:
+            raise ResourceExhausted("DISK_FULL", f"cannot keep the payload: {error.strerror}; make room") from None
 
     async def _fetch(self, key: str, payload: m.Payload) -> None:
         try:
@@ -157,7 +170,7 @@ class Payloads:
                 raise InvalidArgument("BAD_PAYLOAD", "the pieces do not have the hash of the whole")
             await asyncio.to_thread(self._write, payload, body)
         except OteError as error:
-            final = isinstance(error, InvalidArgument)
+            final = isinstance(error, InvalidArgument | ResourceExhausted)
             self._post(ev.PayloadFailed(key, error.message, final))
         else:
             self._post(ev.PayloadReady(key))
@@ -193,36 +206,34 @@ class Payloads:
         if cached is not None:
             self._cache.move_to_end(sha256)
             return cached
-        running = self._fetching.get(sha256)
+        running = self._pieces.get(sha256)
         if running is None:
             running = asyncio.create_task(self._from_above(payload, index), name="fetch piece")
-            self._fetching[sha256] = running
-            running.add_done_callback(lambda _: self._fetching.pop(sha256, None))
-        await asyncio.shield(running)
-        return self._cache[sha256]
+            self._pieces[sha256] = running
+            running.add_done_callback(lambda _: self._pieces.pop(sha256, None))
+        return await asyncio.shield(running)
 
     def _read(self, payload: m.Payload, index: int) -> bytes:
         with self.path(payload).open("rb") as file:
             file.seek(index * PIECE)
             return file.read(PIECE)
 
-    async def _from_above(self, payload: m.Payload, index: int) -> None:
+    async def _from_above(self, payload: m.Payload, index: int) -> bytes:
         """Fetch one piece from the parent; try again while the path moves."""
         for _ in range(_RETRIES):
             channel = self._parent()
             if channel is not None:
                 try:
-                    with self.traffic.bulk():
+                    with self.traffic.bulk(), translated():
                         data = await fetch_piece(channel, payload, index)
-                except grpc.aio.AioRpcError as error:
-                    ours = from_rpc_error(error)
-                    self._log.debug("piece not fetched", reason=ours.reason, error=ours.message)
+                except OteError as error:
+                    self._log.debug("piece not fetched", reason=error.reason, error=error.message)
                 else:
                     self.traffic.bulk_received += len(data)
                     if hashlib.sha256(data).digest() != payload.pieces[index]:
                         raise InvalidArgument("BAD_PAYLOAD", "a piece does not have its hash")
                     self._remember(payload.pieces[index], data)
-                    return
+                    return data
             await asyncio.sleep(_RETRY_DELAY)
         raise Unavailable("PIECE_NOT_HERE_YET", "the piece cannot be fetched now; try again", retry_after=2.0)
 
@@ -321,12 +332,8 @@ class Outputs:
         for _ in range(2 * _RETRIES):
             channel = self._parent()
             if channel is not None:
-                try:
-                    with self._traffic.bulk():
-                        await push_output(channel, header, output)
-                except grpc.aio.AioRpcError:
-                    pass
-                else:
+                with contextlib.suppress(OteError), self._traffic.bulk(), translated():
+                    await push_output(channel, header, output)
                     self._traffic.bulk_sent += len(output)
                     return
             await asyncio.sleep(_RETRY_DELAY)

@@ -23,7 +23,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.wire.codec import encode_payload
 from ote.model.errors import OteError
-from ote.rpc.errors import from_rpc_error
+from ote.rpc.errors import translated
 
 _INFO_TIMEOUT = 5.0
 _RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -35,17 +35,11 @@ _INLINE = 1024 * 1024
 _PIECE = 262_144
 _REPORT_OUTPUT = 16 * 1024
 """Outputs up to this size travel inside the report."""
-_LOST = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-    }
-)
+_LOST = frozenset({"UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
 """Status codes that say nothing about what happened to the command."""
+
+_HOPELESS = frozenset({"DISK_FULL", "COMMAND_TOO_LARGE"})
+"""Reasons of such a status that say: nothing has happened, and asking again will not help."""
 
 
 class Bodies(Protocol):
@@ -69,8 +63,6 @@ class Observer(Protocol):
 class ShimLink:
     """One shim. `open_channel` makes a channel to it; `run` keeps it until cancelled."""
 
-    name = "shim"
-
     def __init__(
         self,
         open_channel: Callable[[], grpc.aio.Channel],
@@ -87,11 +79,19 @@ class ShimLink:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._cancels: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("ote.clustercontroller.shim")
-        self.since_down: float | None = None
         self.error = "not connected yet"
 
     async def run(self) -> None:
         """Connect, tell the core what the shim can do, follow its status; again and again."""
+        try:
+            await self._keep()
+        finally:
+            tasks = [*self._running.values(), *self._cancels]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self) -> None:
         attempt = 0
         while True:
             try:
@@ -109,6 +109,7 @@ class ShimLink:
                     reason = "the shim ended the connection"
             except grpc.aio.AioRpcError as error:
                 reason = f"{error.code().name}: {error.details()}"
+            self._stub = None
             if not self.error:
                 self._post(ev.ShimDown(reason))
             self.error = reason
@@ -168,10 +169,13 @@ class ShimLink:
             self._post(ev.ShimLost(key, str(failure)))
 
     async def _cancel(self, key: str) -> None:
+        if self._stub is None:
+            return
         try:
-            await self._stub.Cancel(shim_pb2.CancelRequest(dispatch_id=key), timeout=_INFO_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            self._log.warning("cancel did not reach the shim", key=key, error=error.details())
+            with translated():
+                await self._stub.Cancel(shim_pb2.CancelRequest(dispatch_id=key), timeout=_INFO_TIMEOUT)
+        except OteError as error:
+            self._log.warning("cancel did not reach the shim", key=key, error=error.message)
 
     async def _execute(self, effect: fx.Execute) -> None:
         begun = time.monotonic()
@@ -187,15 +191,16 @@ class ShimLink:
             self._post(ev.ShimLost(effect.key, "the shim is not reachable"))
             return "LOST"
         try:
-            request = await self._request(effect)
-            async for response in self._stub.Execute(request):
-                if response.WhichOneof("event") == "progress":
-                    progress = response.progress
-                    self._post(ev.ShimProgress(effect.key, progress.SerializeToString(), progress.effect_done))
-                else:
-                    return await self._result(effect.key, response.result)
+            with translated():
+                request = await self._request(effect)
+                async for response in self._stub.Execute(request):
+                    if response.WhichOneof("event") == "progress":
+                        progress = response.progress
+                        self._post(ev.ShimProgress(effect.key, progress.SerializeToString(), progress.effect_done))
+                    else:
+                        return await self._result(effect.key, response.result)
             self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
-        except grpc.aio.AioRpcError as error:
+        except OteError as error:
             return self._failed(effect.key, error)
         return "LOST"
 
@@ -240,13 +245,12 @@ class ShimLink:
         self._post(ev.ShimResult(key, state, result.SerializeToString(), size))
         return state
 
-    def _failed(self, key: str, error: grpc.aio.AioRpcError) -> str:
-        if error.code() in _LOST:
-            self._post(ev.ShimLost(key, f"{error.code().name}: {error.details()}"))
+    def _failed(self, key: str, error: OteError) -> str:
+        if error.code in _LOST and error.reason not in _HOPELESS:
+            self._post(ev.ShimLost(key, f"{error.code}: {error.message}"))
             return "LOST"
-        ours = from_rpc_error(error)
-        reason = "UNSUPPORTED" if error.code() == grpc.StatusCode.UNIMPLEMENTED else ours.reason
-        result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=ours.message)
+        reason = "UNSUPPORTED" if error.code == "UNIMPLEMENTED" else error.reason
+        result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=error.message)
         self._post(ev.ShimResult(key, "FAILED", result.SerializeToString()))
         return "FAILED"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -16,7 +17,7 @@ def write_private(path: Path | str, content: bytes) -> None:
     """Replaces a file at once or not at all: mode 0600, in a directory of mode 0700, on disk when it returns."""
     target = Path(path)
     make_private_dir(target.parent)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.new")
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.new")
     scratch.unlink(missing_ok=True)
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

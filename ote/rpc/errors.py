@@ -19,7 +19,7 @@ import grpc.aio
 import structlog
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from ote.model.errors import BY_CODE, OteError
+from ote.model.errors import BY_CODE, OteError, Unavailable
 from ote.rpc.handlers import AroundInterceptor, Behaviour
 
 DOMAIN = "ote.dev"
@@ -114,6 +114,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OteError:
     return _plain(error.code().name, error.details() or "")
 
 
+def is_answer_lost(error: grpc.aio.AioRpcError) -> bool:
+    """Whether gRPC itself lost the answer: a server ended a call of ours while we were still sending."""
+    return error.code() is grpc.StatusCode.INTERNAL and from_rpc_error(error).reason == "INTERNAL"
+
+
 def _plain(code: str, details: str) -> OteError:
     kind = BY_CODE.get(code, OteError)
     lower = details.lower()
@@ -142,7 +147,11 @@ def _tail(details: str) -> str:
 
 
 class translated:
-    """Turns the AioRpcError of a call in the block into our error: `with translated(): await stub.Get(...)`."""
+    """Turns what a call in the block ends with into our error: `with translated(): await stub.Get(...)`.
+
+    gRPC cancels whoever waits for a call whose channel is closed; here that is Unavailable (CONNECTION_FAILED), unless
+    the task itself is cancelled.
+    """
 
     __slots__ = ()
 
@@ -154,6 +163,14 @@ class translated:
     ) -> None:
         if isinstance(error, grpc.aio.AioRpcError):
             raise from_rpc_error(error) from error
+        if isinstance(error, grpc.aio.UsageError | asyncio.InvalidStateError) or _is_closed_under_it(error):
+            raise Unavailable("CONNECTION_FAILED", "no connection: it was closed on this side") from error
+
+
+def _is_closed_under_it(error: BaseException | None) -> bool:
+    """Whether a wait was cancelled by the call, not by who owns the task."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
 def translates(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
