@@ -32,7 +32,7 @@ HEARTBEAT = 0.3
 DEAD_AFTER = 0.9
 SLACK = 2.0
 """Seconds that a busy machine may add to what is promised."""
-FAST = ("--log-format", "plain", "--heartbeat", "300ms", "--dead-after", "900ms", "--stop-grace", "3s")
+FAST = ("--log-format", "plain", "--heartbeat", "300ms", "--dead-after", "900ms", "--stop-grace", "1s")
 ONLINE = cluster_pb2.CLUSTER_STATE_ONLINE
 OFFLINE = cluster_pb2.CLUSTER_STATE_OFFLINE
 _POLL = 0.03
@@ -108,18 +108,14 @@ class Tree(LocalTree):
         """Another controller on a copy of the data of one that does not run."""
         original = self.nodes[name]
         node = Node(name, self.folder / copy, free_address(), [], original.shim)
-        shutil.copytree(original.data_dir, node.data_dir)
+        shutil.copytree(original.data_dir, node.data_dir, ignore=shutil.ignore_patterns("*.sock"))
         self.nodes[copy] = node
         return node
 
     async def stop(self) -> None:
         """End everything."""
+        await asyncio.gather(*(self.kill_helper(name) for name in self.helpers))
         await LocalTree.stop(self)
-        for process in self.helpers.values():
-            if process.returncode is None:
-                process.kill()
-        for process in self.helpers.values():
-            await process.wait()
         shutil.rmtree(self.sockets, ignore_errors=True)
 
     def logs(self) -> str:
