@@ -35,6 +35,8 @@ def backup(data_dir: Path, file: Path) -> None:
         handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:
         raise FailedPrecondition("FILE_EXISTS", f"{file} exists: choose another name, or remove it") from None
+    except OSError as error:
+        raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: {error.strerror}") from None
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".ote-backup-") as scratch:
         copy = Path(scratch) / _STORE
         copy_database(data_dir / _STORE, copy)

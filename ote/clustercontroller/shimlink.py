@@ -33,6 +33,8 @@ _MAX_WORD = 128
 _INLINE = 1024 * 1024
 """Commands up to this size go to the shim in one message."""
 _PIECE = 262_144
+_ANSWER_SECONDS = 0.5
+"""How long the name of a payload goes alone, where a refusal of it may have been lost among the pieces."""
 _REPORT_OUTPUT = 16 * 1024
 """Outputs up to this size travel inside the report."""
 _LOST = frozenset({"UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
@@ -222,13 +224,20 @@ class ShimLink:
     async def _put_payload(self, payload: m.Payload) -> None:
         path = self._bodies.path(payload)
 
-        async def parts() -> Any:
+        async def parts(pause: float) -> Any:
             yield shim_pb2.PutPayloadRequest(payload=encode_payload(payload))
+            await asyncio.sleep(pause)
             with path.open("rb") as file:
                 while piece := await asyncio.to_thread(file.read, _PIECE):
                     yield shim_pb2.PutPayloadRequest(data=piece)
 
-        await self._stub.PutPayload(parts())
+        try:
+            await self._stub.PutPayload(parts(0))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INTERNAL:
+                raise
+            # gRPC may have lost the answer of a shim that ended the call while we were still sending.
+            await self._stub.PutPayload(parts(_ANSWER_SECONDS))
 
     async def _result(self, key: str, result: command_pb2.Result) -> str:
         state = _STATES.get(result.outcome, "FAILED")

@@ -246,7 +246,7 @@ class Parents:
     def dial_failed(self, number: int, reason: str) -> None:
         link = self._links.get(number, DIALING)
         if link is not None:
-            self._ctx.log("debug", "candidate not reached", candidate=key(link.candidate), reason=reason)
+            self._refusals.unreached(link.candidate, reason)
             self._links.remove(link)
             self._search.next_dials(ended=True)
 

@@ -13,6 +13,8 @@ from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.messages import Alternate, Refused
 
 _LONGEST = 600.0
+_REPEAT = 60.0
+"""Seconds after which it is said again that a candidate is not reached."""
 
 
 class Refusal(NamedTuple):
@@ -47,6 +49,7 @@ class Refusals:
         self._ctx = ctx
         self._candidates = candidates
         self._said: set[tuple[str, str]] = set()
+        self._unreached_said: dict[str, float] = {}
         self.last: Refused | None = None
         """The latest since the last attachment."""
 
@@ -66,6 +69,16 @@ class Refusals:
             self._candidates.drains(candidate, True)
         return first
 
+    def unreached(self, candidate: Alternate, reason: str) -> None:
+        """Nobody there, or nobody that we may trust: said aloud now and then while there is no parent."""
+        now = self._ctx.now
+        aloud = now - self._unreached_said.get(key(candidate), -_REPEAT) >= _REPEAT
+        if aloud:
+            self._unreached_said[key(candidate)] = now
+        self._ctx.log("warning" if aloud else "debug", "candidate not reached", candidate=key(candidate), reason=reason)
+        self.last = Refused("NO_PARENT", f"{key(candidate)} at {candidate.address} was not reached: {reason}")
+
     def attached(self) -> None:
         self._said.clear()
+        self._unreached_said.clear()
         self.last = None

@@ -59,10 +59,14 @@ class Payloads:
             raise FailedPrecondition("PAYLOAD_MISSING", "the payload is not here; put it, then execute again") from None
 
     def _write(self, name: str, data: bytes) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._folder / f".{name}.{os.urandom(4).hex()}"
-        fresh.write_bytes(data)
-        fresh.replace(self._folder / name)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh.write_bytes(data)
+            fresh.replace(self._folder / name)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise ResourceExhausted("DISK_FULL", f"cannot keep the command: {error.strerror}; make room") from None
 
     def _expire(self) -> int:
         kept = 0
