@@ -100,7 +100,7 @@ class Controller:
         self.origin = Origin(ctx, self.registry, self.router, self._self)
         self.target = Target(ctx, self.router, self._self, allowed, has_shim=has_shim)
         self.origin.load(tables)
-        self.target.load(tables, set_back=set_back)
+        self.target.load(tables, set_back=set_back, doubtful=home is not None)
         self.registry.on_paths_changed = self.origin.paths_changed
         self.registry.on_gone = self._gone
         self.target.on_journal_changed = self._own_changed

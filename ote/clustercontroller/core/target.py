@@ -86,7 +86,7 @@ class Target:
         self._reads = Reads(ctx, self._hands, route.report)
         self._journal = Journal(ctx, own, self._settled)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
-        self._set_back = False
+        self._set_back = self._doubtful = False
         self._late: list[m.Report | fx.Execute | fx.ExecuteHere] = []
         self._unacked: dict[Change, None] = {}
         self._fetching: dict[str, Change] = {}
@@ -109,12 +109,15 @@ class Target:
 
     # --- time -----------------------------------------------------------------------------------------------------
 
-    def load(self, tables: Mapping[str, Mapping[str, Any]], *, set_back: bool = False) -> None:
+    def load(
+        self, tables: Mapping[str, Mapping[str, Any]], *, set_back: bool = False, doubtful: bool = False
+    ) -> None:
         """Take over what was on disk, at the first wake: only then it is known what time it is.
 
-        `set_back`: the disk is known to be an old one.
+        `set_back`: the disk is known to be an old one. `doubtful`: it may be, and the first parent will tell: until
+        then, or for `island_after` without any, nothing is handed to the shim that an earlier process may have begun.
         """
-        self._tables, self._set_back = tables, set_back
+        self._tables, self._set_back, self._doubtful = tables, set_back, doubtful
 
     def next_wake(self) -> float | None:
         """When `wake` is to be called, on the core's clock; None for not at all."""
@@ -133,6 +136,8 @@ class Target:
             change.lost = change.in_shim = True
         if self._set_back:
             self._journal.give_up()
+        if self._doubtful:
+            self._timers.at(self._ctx.now + self._ctx.settings.island_after, self._believe)
         for change in self._journal.changes.values():
             if change.phase == SETTLED:
                 if change not in self._unacked:
@@ -364,8 +369,18 @@ class Target:
         change.tries += 1
         self._timers.at(self._ctx.now + delay(self._ctx, change.tries), self._resend, change)
 
+    def _believe(self) -> None:
+        """The disk is as new as it looks, as far as anybody can tell."""
+        if not self._doubtful:
+            return
+        self._doubtful = False
+        if self._hands.up:
+            self._resume_all()
+        self._run()
+
     def path_changed(self) -> None:
         """There is a new way up: tell all results that were not acknowledged, and fetch on."""
+        self._believe()
         for change in self._unacked:
             self._late.append(self._report(change, m.RESULT, change.row.body))
         if self._unacked:
@@ -386,8 +401,10 @@ class Target:
                 return
 
     def _begin(self, change: Change) -> bool:
-        """Begin the first of the queue; False while the shim is awaited."""
+        """Begin the first of the queue; False while the shim, or the first parent, is awaited."""
         row, hands, journal = change.row, self._hands, self._journal
+        if self._doubtful and change.earlier_life:
+            return False
         here = row.command in CONTROLLER_COMMANDS
         refusal = change.refusal or hands.refusal(row.command, row.inline, row.payload)
         if refusal is None and not here and not hands.up:
@@ -436,9 +453,8 @@ class Target:
     def shim_up(self, event: ShimUp) -> None:
         """The shim is there: what was lost is taken up again, what waits begins."""
         self._hands.shim, self._hands.up = event, True
-        for change in list(self._executing.values()):
-            if change.lost:
-                self._resume(change)
+        if not self._doubtful:
+            self._resume_all()
         self._run()
 
     def shim_down(self, event: ShimDown) -> None:
@@ -491,6 +507,11 @@ class Target:
             self._resume(change)
             self._run()
 
+    def _resume_all(self) -> None:
+        for change in list(self._executing.values()):
+            if change.lost:
+                self._resume(change)
+
     def _resume(self, change: Change) -> None:
         """Attach to a command whose call was lost, if the shim may be asked for it twice."""
         if self._hands.remembers(change.row.command, change.row.shim_instance):
@@ -537,4 +558,6 @@ class Target:
     def memory_lost(self) -> None:
         """The disk was set back: the journal gets a new name, and what waits in it may have run already."""
         self._journal.lose_memory()
+        if self._doubtful:
+            self._journal.give_up()
         self._run()
