@@ -63,7 +63,7 @@ def connected(work: Callable[[Client], Awaitable[T]]) -> T:
     async def run() -> T:
         from ote.client.client import Client
 
-        async with Client(context) as client:
+        async with Client(context, warn=lambda text: note(f"warning: {text}")) as client:
             return await work(client)
 
     return asyncio.run(run())

@@ -38,10 +38,9 @@ def _print(one: Document) -> None:
     _print_problems(one)
     counts = ", ".join(f"{count} {state}" for state, count in one["clusters"].items())
     me = one["self"]["name"]
-    role = "root" if one["depth"] == 0 else f"{one['depth']} below the root"
     link = "connected" if one["connected"] else "cut off from the root"
     lines = {
-        "Controller": f"{me} {one['version']}, {role}, up {age(one['started'])}",
+        "Controller": f"{me} {one['version']}, {_role(one)}, up {age(one['started'])}",
         "Tree": link
         + (f" for {age(one['connected_since'])}" if one["connected_since"] else "")
         + f", beat {one['beat']}",
@@ -56,6 +55,14 @@ def _print(one: Document) -> None:
     if one["tunnels"]:
         click.echo()
         print_table(_TUNNELS, [_tunnel(tunnel) for tunnel in one["tunnels"]])
+
+
+def _role(one: Document) -> str:
+    """What it is in the tree; one that is cut off has no depth, but may have a home."""
+    home = one["self"]["configured_parent"]
+    if one["depth"]:
+        return f"{one['depth']} below the root"
+    return "root" if one["connected"] or not home else f"at home below {home}"
 
 
 def _print_problems(one: Document) -> None:

@@ -40,8 +40,9 @@ class Story:
     @property
     def held(self) -> int:
         """How many targets wait for clusters that are offline, once nothing else is awaited; else 0."""
-        states = self.states()
-        return states.get(QUEUED, 0) if self.accepted and not states.keys() - FINAL - {QUEUED} else 0
+        open_ones = [target for target in self.targets.values() if target_state(target) not in FINAL]
+        held = [one for one in open_ones if target_state(one) == QUEUED and one.reason != "BUSY"]
+        return len(held) if self.accepted and len(held) == len(open_ones) else 0
 
     def states(self) -> dict[str, int]:
         """Number of targets by state."""

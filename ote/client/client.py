@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from asyncio import sleep
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 
 import grpc.aio
@@ -27,6 +27,8 @@ from ote.rpc.errors import from_rpc_error
 
 _PAGE = 1000
 _PAYLOAD_TIMEOUT = 300.0
+_ANSWER_SECONDS = 0.5
+"""How long the name of a payload goes alone, where a refusal of it was lost among the pieces."""
 _RESUMABLE = (NotFound, ResourceExhausted, Unavailable)
 """Ends of a stream that do not end its story: a slow reader, a lost controller, one that has not heard of it yet."""
 
@@ -39,12 +41,15 @@ def new_dispatch_id() -> str:
 class Client:
     """A client of the tree below the entries of a context. Use it with `async with`; nothing is dialled before a call.
 
+    warn: takes a line for people when an entry does not answer and another one does, which may know less of the tree.
     Every method raises `ote.model.errors`: what the controller answered, or Unavailable (CONTROLLER_UNREACHABLE).
     """
 
-    def __init__(self, context: Context, *, policy: Policy | None = None) -> None:
+    def __init__(
+        self, context: Context, *, policy: Policy | None = None, warn: Callable[[str], None] | None = None
+    ) -> None:
         self._policy = policy or Policy()
-        self._connection = Connection(context, self._policy)
+        self._connection = Connection(context, self._policy, warn)
 
     async def __aenter__(self) -> Client:
         return self
@@ -227,9 +232,7 @@ class Client:
             try:
                 await _put(link, ref, data)
             except grpc.aio.AioRpcError as rpc_error:
-                error = from_rpc_error(rpc_error)
-                # Bare INTERNAL: gRPC lost the answer of a server that ended the call while we were still sending.
-                await self._recover(link, error, until, delay, also=error.reason == "INTERNAL")
+                await self._recover(link, from_rpc_error(rpc_error), until, delay)
             else:
                 break
         return ref
@@ -349,12 +352,19 @@ def _with_payload(request: route_pb2.DispatchRequest, payload: bytes) -> route_p
 
 
 async def _put(link: Link, ref: command_pb2.PayloadRef, data: bytes) -> None:
-    async def parts() -> AsyncIterator[route_pb2.PutPayloadRequest]:
+    async def parts(pause: float) -> AsyncIterator[route_pb2.PutPayloadRequest]:
         yield route_pb2.PutPayloadRequest(payload=ref)
+        await sleep(pause)
         for piece in pieces_of(data):
             yield route_pb2.PutPayloadRequest(data=piece)
 
-    await link.routes.PutPayload(parts(), timeout=_PAYLOAD_TIMEOUT)
+    try:
+        await link.routes.PutPayload(parts(0), timeout=_PAYLOAD_TIMEOUT)
+    except grpc.aio.AioRpcError as error:
+        if from_rpc_error(error).reason != "INTERNAL":
+            raise
+        # Bare INTERNAL: gRPC lost the answer of a server that ended the call while we were still sending.
+        await link.routes.PutPayload(parts(_ANSWER_SECONDS), timeout=_PAYLOAD_TIMEOUT)
 
 
 def _as_dispatch_event(event: route_pb2.WatchDispatchResponse) -> route_pb2.DispatchResponse:

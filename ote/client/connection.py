@@ -102,8 +102,9 @@ class Connection:
     For one task at a time per dial; calls may run side by side.
     """
 
-    def __init__(self, context: Context, policy: Policy) -> None:
+    def __init__(self, context: Context, policy: Policy, warn: Callable[[str], None] | None = None) -> None:
         self._context = context
+        self._warn = warn
         self._policy = policy
         self._link: Link | None = None
         self._first = 0
@@ -188,9 +189,14 @@ class Connection:
         failures: list[str] = []
         for number in range(len(entries)):
             try:
-                return await self._dial(entries[(self._first + number) % len(entries)])
+                link = await self._dial(entries[(self._first + number) % len(entries)])
             except Unavailable as error:
                 failures.append(error.message)
+                continue
+            if failures and self._warn is not None:
+                name = link.controller.name
+                self._warn(f"{'; '.join(failures)}; {name} answers instead, for itself and what is below it")
+            return link
         raise Unavailable("CONTROLLER_UNREACHABLE", "; ".join(failures))
 
     async def _dial(self, entry: Entry) -> Link:

@@ -38,6 +38,8 @@ class FakeController:
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.asked = threading.Event()
         """Set once a stream is being answered."""
+        self.hasty = False
+        """Answers a stream of requests after the first of them."""
         self.address = ""
         self._answers: dict[str, deque[Any]] = defaultdict(deque)
         self._stopped = threading.Event()
@@ -46,6 +48,10 @@ class FakeController:
     def will(self, method: str, *answers: Any) -> None:
         """Queues answers."""
         self._answers[method].extend(answers)
+
+    def forget(self, method: str) -> None:
+        """Drops the answers that are left."""
+        self._answers[method].clear()
 
     def start(self, address: str = "127.0.0.1:0") -> str:
         """Listens, again after a stop if need be; the address."""
@@ -100,7 +106,8 @@ class FakeController:
 
     def _unary(self, method: str) -> Callable[..., Any]:
         def answer(_: object, request: Any, context: grpc.ServicerContext) -> Any:
-            request = list(request) if isinstance(request, Iterator) else request
+            if isinstance(request, Iterator):
+                request = [next(request)] if self.hasty else list(request)
             return _told(self._next(method, request), context)
 
         return answer

@@ -144,6 +144,20 @@ async def test_a_payload_is_put_where_the_dispatch_goes_and_twice_at_most(root: 
             await finished(client.dispatch(large))
 
 
+async def test_a_payload_that_is_refused_by_its_name_ends_with_the_reason(root: FakeController) -> None:
+    answers: list[object] = [ResourceExhausted("PAYLOAD_TOO_LARGE", "too large")] * 8
+    root.hasty = True
+    large = request()
+    large.command.noop.padding = bytes(12 * 1024 * 1024)
+    async with client_of(root) as client:
+        for _ in range(4):
+            root.will("PutPayload", *answers[:2])
+            with pytest.raises(ResourceExhausted) as caught:
+                await finished(client.dispatch(large))
+            assert caught.value.reason == "PAYLOAD_TOO_LARGE"
+            root.forget("PutPayload")
+
+
 async def test_a_watch_that_broke_inside_its_listing_lists_again_from_the_start(root: FakeController) -> None:
     event = cluster_pb2.WatchClustersResponse
     mark = event(bookmark=cluster_pb2.Bookmark(), resume_token="1")

@@ -119,7 +119,14 @@ def test_a_cluster_that_only_moves_to_another_parent_is_waited_for(root: FakeCon
         time.sleep(1.2)
         yield from rest[1:]
 
-    root.will("Dispatch", moving)
+    def crowded(request: object) -> Iterator[object]:
+        first, *rest = story([target("a", "QUEUED", reason="BUSY")], target("a", "SUCCEEDED"))(request)
+        yield first
+        time.sleep(1.2)
+        yield from rest
+
+    root.will("Dispatch", moving, crowded)
+    assert ctl("apply", "-f", hello, "--clusters", "a").exit_code == 0
     assert ctl("apply", "-f", hello, "--clusters", "a").exit_code == 0
 
 

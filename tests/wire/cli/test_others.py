@@ -126,6 +126,14 @@ def test_status_of_a_tree_in_order(root: FakeController, ctl: Ctl) -> None:
     assert "Tree:        cut off from the root, beat 0" in lines
 
 
+def test_a_controller_that_is_cut_off_is_not_called_a_root(root: FakeController, ctl: Ctl) -> None:
+    status = cluster_pb2.GetControllerStatusResponse
+    root.will("GetControllerStatus", status(self=cluster("e-4", configured_parent="reg-2")))
+    root.will("GetControllerStatus", status(self=cluster("root", parent=""), connected=True))
+    assert "e-4 , at home below reg-2, up" in ctl.ok("status")
+    assert "root , root, up" in ctl.ok("status")
+
+
 def test_version_needs_no_controller(root: FakeController, ctl: Ctl) -> None:
     assert ctl.ok("version").splitlines()[1] == "root 9.9"
     root.stop()
@@ -143,7 +151,10 @@ def test_the_second_entry_is_tried_when_the_first_does_not_answer(root: FakeCont
     address = gone.start()
     gone.stop()
     root.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse(self=root.me))
-    Ctl(tmp_path, [address, root.address]).ok("status")
+    result = Ctl(tmp_path, [address, root.address])("status")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"warning: {address}: ")
+    assert result.stderr.endswith("; root answers instead, for itself and what is below it\n")
 
 
 def test_no_entry_answers_is_exit_code_5_and_names_each(tmp_path: Path) -> None:

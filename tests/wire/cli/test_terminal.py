@@ -107,6 +107,21 @@ def test_ctrl_c_stops_the_waiting_only_and_says_how_to_go_on(root: FakeControlle
     ]
 
 
+def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word() -> None:
+    code = """if True:
+        import builtins, ote.apps.ctl
+        real = builtins.__import__
+        def interrupted(name, *rest, **more):
+            if name == "ote.cli.main":
+                raise KeyboardInterrupt
+            return real(name, *rest, **more)
+        builtins.__import__ = interrupted
+        raise SystemExit(ote.apps.ctl.main())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_ctrl_c_ends_a_watch_without_a_word(root: FakeController, ctl: Ctl) -> None:
     root.will("WatchClusters", [cluster_pb2.WatchClustersResponse(put=cluster("a")), HANG])
     process = subprocess.Popen(
