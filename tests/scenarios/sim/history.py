@@ -9,7 +9,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.states import FAILED, OUTCOME_UNKNOWN, SUCCEEDED
 from tests.scenarios.sim.checks import Checks, Violation
@@ -275,18 +274,8 @@ class History:
         if site.shim is None:
             return
         self.say(f"restart the shim of {site.name}")
-        shim = site.shim
-        shim.restart()
-        shim.up = False
-        process = site.process
-        if process is not None:
-            process.post(ev.ShimDown("gone"))
-            process.find_shim()
-
-        def back() -> None:
-            shim.up = True
-
-        self.world.after(self.rng.choice([0.01, 1.0, 5.0]), back)
+        site.shim_away()
+        self.world.after(self.rng.choice([0.01, 1.0, 5.0]), site.shim_back)
 
     # --- play -----------------------------------------------------------------------------------------------------
 
@@ -297,7 +286,7 @@ class History:
         rare += [self.label, self.restart_shim]
         disasters = [self.roll_back, self.lose_disk, self.clone, self.evict]
         if self.focus == "memory" and self.disasters:
-            often += [self.snapshot] * 8 + [self.submit] * 4
+            often += [self.snapshot] * 8 + [self.submit] * 4 + [self.restart_shim] * 3
             disasters += [self.roll_back] * 8
         elif self.focus == "moves":
             often = [self.cut, self.cut_home, self.heal, self.break_link, self.kill, self.start, self.sleep, self.delay]

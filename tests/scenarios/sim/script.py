@@ -4,6 +4,7 @@ node NAME [under PARENT] [shim] [instance-shim] [leaf]      a machine; a leaf ta
 start NAME…|all · kill NAME… · power-off NAME · stop NAME · sleep NAME 8s
 cut A -> B [one-way] · heal A - B · heal all · break A - B · isolate NAME
 snapshot NAME · roll-back NAME · replace NAME [under PARENT] (the disk is lost) · clone NAME (the copy is NAME')
+    shim-away NAME · shim-back NAME
 evict NAME by CONTROLLER
 apply|get|noop ID GLOB [from ORIGIN] [ttl 10s] · cancel ID · drain NAME [off] · label NAME KEY=VALUE
 run 5s
@@ -54,6 +55,8 @@ class Script:
             "roll-back": self._roll_back,
             "replace": self._replace,
             "clone": self._clone,
+            "shim-away": lambda words: self._site(words[0]).shim_away(),
+            "shim-back": lambda words: self._site(words[0]).shim_back(),
             "evict": self._evict,
             "apply": lambda words: self._dispatch("apply", words),
             "get": lambda words: self._dispatch("get", words),

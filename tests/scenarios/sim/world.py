@@ -67,6 +67,21 @@ class Site:
     exited: str = ""
     """Why its last process has ended itself."""
 
+    def shim_away(self) -> None:
+        """The shim's process dies."""
+        assert self.shim is not None
+        self.shim.restart()
+        self.shim.up = False
+        if self.process is not None:
+            self.process.post(ev.ShimDown("the shim is gone"))
+
+    def shim_back(self) -> None:
+        """And is started again."""
+        assert self.shim is not None
+        self.shim.up = True
+        if self.process is not None:
+            self.process.find_shim()
+
 
 @dataclass(eq=False)
 class Submitted:
