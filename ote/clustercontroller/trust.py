@@ -236,7 +236,8 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         if len(self._held) >= _MAX_HELD:
             self._held = {held: row for held, row in self._held.items() if row[1] > now}
         held_by, held_until, _ = self._held.get(name, (uid, 0.0, ""))
-        holder = self._tree.holder(name) or (held_by if held_until > now else uid)
+        still_held = held_until > now and not self._tree.evicted(held_by)
+        holder = self._tree.holder(name) or (held_by if still_held else uid)
         if holder != uid:
             raise AlreadyExists(
                 "CLUSTER_NAME_TAKEN",
