@@ -36,7 +36,7 @@ CONNECT = "/ote.api.route.v1.RouteService/Connect"
 _AT_ONCE = 64
 """Items of one frame that are handled before others have their turn."""
 _LONG = 0.005
-"""Seconds of work on one child's items after which this child is read again only after twice that time."""
+"""Seconds of work on a child's items after which this child is heard again only after twice that time."""
 _now = MonotonicClock().now
 
 Post = Callable[[ev.Event], None]
@@ -111,6 +111,7 @@ class ChildLink:
         self._writer: _Writer | None = None
         self._error: OteError | None = None
         self._opening: asyncio.TimerHandle | None = None
+        self._greeted = False
         self._beat: m.Beat | None = None
 
     def send(self, item: m.Item) -> bool:
@@ -148,16 +149,18 @@ class ChildLink:
         writing = asyncio.create_task(self._writer.run(), name=f"tunnel {self.peer} write")
         reading = asyncio.create_task(self._read(context), name=f"tunnel {self.peer} read")
         closing = asyncio.create_task(self._closed.wait(), name=f"tunnel {self.peer} close")
+        told = False
         try:
             await asyncio.wait((reading, closing, writing), return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and (failure := reading.exception()) is not None:
                 self._error = _as_ours(failure)
+            told = True
             if not self._closed.is_set():
                 self._post(ev.LinkLost(self.number, str(self._error or "the stream ended")))
             self._writer.close()
             await asyncio.wait((writing,), timeout=FLUSH_TIMEOUT)
         finally:
-            if not self._closed.is_set() and not reading.done():
+            if not told and not self._closed.is_set():
                 self._post(ev.LinkLost(self.number, "the call ended"))
             for task in (writing, reading, closing):
                 task.cancel()
@@ -168,8 +171,7 @@ class ChildLink:
             raise self._error
 
     async def _read(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        opening = self._opening = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._no_hello)
-        greeted = False
+        self._opening = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._no_hello)
         while True:
             frame = await context.read()
             if frame is grpc.aio.EOF:
@@ -178,33 +180,34 @@ class ChildLink:
             self.received_bytes += len(frame)
             self._traffic.took(len(frame))
             raws = _parse(tunnel_pb2.ConnectRequest, frame).items
-            items: list[m.UpItem] = [item for raw in raws if (item := decode_up(raw)) is not None]
-            for item in items:
-                check_item(item)
-            if not greeted:
-                if not items or not isinstance(items[0], m.Hello):
-                    raise InvalidArgument("BAD_FRAME", "the first item of a tunnel is hello")
-                opening.cancel()
-                greeted = True
-                peer = self._certificate
-                self._post(
-                    ev.ChildHello(self.number, items[0], peer.uid, peer.name, peer.public_key, leaf=not peer.parent)
-                )
-                items = items[1:]
-            if any(isinstance(item, m.Hello) for item in items):
-                raise InvalidArgument("BAD_FRAME", "hello comes once")
-            await self._give(items)
+            for start in range(0, max(1, len(raws)), _AT_ONCE):
+                begun = time.perf_counter()
+                self._take(raws[start : start + _AT_ONCE])
+                spent = time.perf_counter() - begun
+                if spent > _LONG:
+                    await asyncio.sleep(2 * spent)
+                elif len(raws) > _AT_ONCE:
+                    await asyncio.sleep(0)
 
-    async def _give(self, items: list[m.UpItem]) -> None:
-        """Let the core have the items, a few at a time: a child that says much, or what is long to judge, waits."""
-        for start in range(0, len(items), _AT_ONCE):
-            begun = time.perf_counter()
-            self._post(ev.FromChild(self.number, items[start : start + _AT_ONCE]))
-            spent = time.perf_counter() - begun
-            if spent > _LONG:
-                await asyncio.sleep(2 * spent)
-            elif len(items) > _AT_ONCE:
-                await asyncio.sleep(0)
+    def _take(self, raws: Sequence[tunnel_pb2.UpItem]) -> None:
+        """Let the core have some items of a frame."""
+        items: list[m.UpItem] = [item for raw in raws if (item := decode_up(raw)) is not None]
+        for item in items:
+            check_item(item)
+        if not self._greeted:
+            if not items or not isinstance(items[0], m.Hello):
+                raise InvalidArgument("BAD_FRAME", "the first item of a tunnel is hello")
+            if self._opening is not None:
+                self._opening.cancel()
+            self._greeted = True
+            peer = self._certificate
+            hello = ev.ChildHello(self.number, items[0], peer.uid, peer.name, peer.public_key, leaf=not peer.parent)
+            self._post(hello)
+            items = items[1:]
+        if any(isinstance(item, m.Hello) for item in items):
+            raise InvalidArgument("BAD_FRAME", "hello comes once")
+        if items:
+            self._post(ev.FromChild(self.number, items))
 
     def _no_hello(self) -> None:
         self.close("no hello within 5 s")

