@@ -42,13 +42,13 @@ def open_channel(
     """
     local = is_local(address)
     target = f"unix:{socket_path(address)}" if is_unix(address) else address
-    chosen = [*CHANNEL_OPTIONS]
+    named = dict(CHANNEL_OPTIONS)
     if local:
-        chosen.append(("grpc.enable_http_proxy", 0))
+        named["grpc.enable_http_proxy"] = 0
     if server_name is not None:
-        chosen.append(("grpc.ssl_target_name_override", server_name))
-        chosen.append(("grpc.default_authority", server_name))
-    chosen.extend(options)
+        named["grpc.ssl_target_name_override"] = named["grpc.default_authority"] = server_name
+    named.update(options)
+    chosen = list(named.items())
     if tls is not None:
         return grpc.aio.secure_channel(target, channel_credentials(tls), options=chosen)
     if not local:

@@ -114,11 +114,6 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OteError:
     return _plain(error.code().name, error.details() or "")
 
 
-def is_answer_lost(error: grpc.aio.AioRpcError) -> bool:
-    """Whether gRPC itself lost the answer: a server ended a call of ours while we were still sending."""
-    return error.code() is grpc.StatusCode.INTERNAL and from_rpc_error(error).reason == "INTERNAL"
-
-
 def _plain(code: str, details: str) -> OteError:
     kind = BY_CODE.get(code, OteError)
     lower = details.lower()

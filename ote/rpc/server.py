@@ -67,7 +67,7 @@ class Server:
         self._address = address
         self._tls = ServerTls(tls) if tls is not None else None
         self._interceptors = tuple(interceptors)
-        self._options = (*SERVER_OPTIONS, *options)
+        self._options = tuple((dict(SERVER_OPTIONS) | dict(options)).items())
         self._reflection = reflection
         self._services: list[tuple[Callable[..., None], object, str]] = []
         self._server: grpc.aio.Server | None = None
