@@ -1,7 +1,7 @@
 """One cluster as the registry holds it: flat, and sharing what can be shared, for fleets of a hundred thousand.
 
 What lives here: the entry, and the sharing of equal strings and lists between entries. What does not: where the entry
-stands in the tree, and its state; both are derived by `registry` from the chain of parents.
+stands in the tree, and its state; both are read off the chain of parents by `chains`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ote.clustercontroller.core.messages import ClusterRecord, Facts, Status
 
 if TYPE_CHECKING:
-    from ote.clustercontroller.core.registry import Registry
+    from ote.clustercontroller.core.chains import Chains
 
 NO_FACTS = Facts()
 """Facts of a cluster that has not told any yet; their version is 0."""
@@ -25,7 +25,7 @@ _MAX_SHARED = 10_000
 class ClusterEntry:
     """What is known of a cluster. Read only outside `registry`; `labels`, `tags` and `path` serve the selectors."""
 
-    registry: Registry
+    registry: Chains
     uid: str
     name: str
     parent_uid: str

@@ -1,8 +1,7 @@
 """What is known of every cluster in the subtree: one attachment and the facts per uid; all else follows from it.
 
-The one idea (rule 14): an entry points to its parent, and nothing else is stored of where it is. Next hop, path,
-state and ages are read off the chain of parents when they are asked for, so one record moves a subtree, or takes a
-branch down.
+The one idea (rule 14): an entry points to its parent, and nothing else is stored of where it is. The rest is read off
+the chain of parents (`chains`), so one record moves a subtree, or takes a branch down.
 
 Which news is taken
 * through the child on whose chain the cluster runs: whether its link is up, its facts and its status;
@@ -26,14 +25,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.core.chains import Chains
 from ote.clustercontroller.core.context import Context, statement
 from ote.clustercontroller.core.digest import Sums
 from ote.clustercontroller.core.entries import NO_FACTS, ClusterEntry, Sharing
 from ote.clustercontroller.core.evictions import EvictedSet
 from ote.clustercontroller.core.messages import Away, ClusterRecord, Digest, Evictions, News
-from ote.clustercontroller.core.names import NameIndex
 from ote.clustercontroller.core.records import Entry, Eviction
-from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
 from ote.clustercontroller.core.telling import Telling
 
 MAX_DEPTH = 64
@@ -42,13 +40,11 @@ MAX_DEPTH = 64
 _MAX_REPLACED = 10_000
 
 
-class Registry:
+class Registry(Chains):
     """Owned by the controller's core; the callbacks are set by its parts."""
 
     def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
-        self.entries: dict[str, ClusterEntry] = {}
-        """All known clusters by uid, this one included. Read only elsewhere."""
+        super().__init__(ctx)
         self.evicted = EvictedSet()
         """Uids that are members no more; only grows."""
         self.on_paths_changed: Callable[[list[str]], None] = lambda uids: None
@@ -57,10 +53,6 @@ class Registry:
         """Given the uid of a cluster that has been evicted."""
         self.on_superseded: Callable[[Away], None] = lambda away: None
         """A direct child has another attachment of a higher epoch, as told here."""
-        self._me = ctx.uid
-        self._children: dict[str, set[str]] = {}
-        self._links: dict[str, int] = {}
-        self._names = NameIndex()
         self._sums = Sums(ctx.uid, self.entries)
         self._sharing = Sharing()
         self._replaced: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -95,16 +87,6 @@ class Registry:
                 entry.parent_uid, entry.up = "", False
                 self._children.setdefault("", set()).add(entry.uid)
         self._sums.load([self.entries[row.record.uid] for row in rows], self._children)
-
-    def _in_ring(self, entry: ClusterEntry) -> bool:
-        seen = set()
-        uid = entry.uid
-        while uid != self._me and uid in self.entries:
-            if uid in seen:
-                return True
-            seen.add(uid)
-            uid = self.entries[uid].parent_uid
-        return False
 
     def set_own(self, record: ClusterRecord) -> None:
         """This cluster's own record has changed."""
@@ -386,95 +368,11 @@ class Registry:
         self._shown[uid] = None
         self._moved.update(dict.fromkeys(below))
 
-    # --- what is asked --------------------------------------------------------------------------------------------
-
-    def get(self, uid: str) -> ClusterEntry | None:
-        return self.entries.get(uid)
-
-    def find(self, text: str) -> ClusterEntry | None:
-        """By name, uid, name@first digits of the uid, or "." for this cluster."""
-        if text == ".":
-            return self.own
-        name, _, digits = text.partition("@")
-        if digits:
-            uids = [uid for uid in self._names.all(name) if uid.startswith(digits)]
-            return self.entries[uids[0]] if len(uids) == 1 else None
-        return self.entries.get(self._names.holder(text) or text)
-
-    def name_holder(self, name: str) -> str | None:
-        """Uid of the cluster that holds this name."""
-        return self._names.holder(name)
-
-    def children(self, uid: str) -> Collection[str]:
-        """Uids of those whose last known parent this is."""
-        return self._children.get(uid, frozenset())
-
-    def descendants(self, uid: str) -> Iterator[str]:
-        """Uids of all below a cluster, parents first; without those that are away, and what is below them."""
-        return self._below(uid, with_away=False)
-
-    def known_epoch(self, uid: str) -> int:
-        """The highest epoch heard of, 0 for a cluster never heard of."""
-        entry = self.entries.get(uid)
-        return entry.known_epoch if entry else 0
+    # --- what is asked, beyond chains -----------------------------------------------------------------------------
 
     def was_replaced(self, uid: str, instance: str) -> bool:
         """Whether this instance's attachment was followed by one of another instance."""
         return (uid, instance) in self._replaced
-
-    def next_hop(self, uid: str) -> int | None:
-        """The link on which to send what is for `uid`; None while it cannot be reached from here."""
-        entry = self.entries.get(uid)
-        while entry is not None and entry.up and entry is not self.own:
-            if entry.parent_uid == self._me:
-                return self._links.get(entry.uid)
-            entry = self.entries.get(entry.parent_uid)
-        return None
-
-    def via(self, uid: str) -> str | None:
-        """The direct child on the chain, up or not; None if the cluster is not below."""
-        entry = self.entries.get(uid)
-        while entry is not None and not entry.is_away and entry is not self.own:
-            if entry.parent_uid == self._me:
-                return entry.uid
-            entry = self.entries.get(entry.parent_uid)
-        return None
-
-    def is_at_or_below(self, uid: str, above: str) -> bool:
-        entry = self.entries.get(uid)
-        return entry is not None and self.entries.get(above) in self._chain(entry)
-
-    def is_below(self, uid: str) -> bool:
-        return self.via(uid) is not None
-
-    def state(self, uid: str) -> str:
-        """ONLINE, OFFLINE, AWAY or NAME_CONFLICT. A cluster whose chain ends at one that is away is away with it."""
-        entry = self.entries.get(uid)
-        if entry is not None and self._names.holder(entry.name) != uid:
-            return NAME_CONFLICT
-        broken = self._broken(entry) if entry is not None else [None]
-        if any(other is not None and other.is_away for other in broken):
-            return AWAY
-        return OFFLINE if broken else ONLINE
-
-    def since(self, uid: str) -> float:
-        """When the state became what it is, as far as is known (clock of the core)."""
-        entry = self.entries[uid]
-        broken = [other.changed_at for other in self._broken(entry) if other is not None]
-        if broken:
-            return min(broken)
-        return max(other.changed_at for other in self._chain(entry) if other is not None)
-
-    def heard(self, uid: str) -> float:
-        """When it was last heard of: now, if it is online."""
-        entry = self.entries[uid]
-        broken = [other.heard_at for other in self._broken(entry) if other is not None]
-        return min(broken, default=self.ctx.now)
-
-    def path(self, uid: str) -> list[str]:
-        """Names from this controller down to the cluster, along its last known chain."""
-        chain = self._chain(self.entries[uid])
-        return [entry.name for entry in reversed(chain) if entry is not None]
 
     def digest(self) -> Digest:
         """Of the active attachments below this cluster, as its parent has to have them."""
@@ -539,37 +437,12 @@ class Registry:
         parent = self.entries.get(record.parent_uid)
         return parent.uid if parent else record.parent_uid
 
-    def _parent_name(self, entry: ClusterEntry) -> str:
-        parent = self.entries.get(entry.parent_uid)
-        return entry.away_parent if entry.is_away or parent is None else parent.name
-
     def _drop_child(self, entry: ClusterEntry) -> None:
         siblings = self._children[entry.parent_uid]
         siblings.discard(entry.uid)
         if not siblings:
             del self._children[entry.parent_uid]
             self._sums.forget(entry.parent_uid)
-
-    def _chain(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
-        """The cluster, its parents, this one last; None last where the chain does not lead here."""
-        chain: list[ClusterEntry | None] = [entry]
-        current: ClusterEntry | None = entry
-        while current is not None and current is not self.own:
-            current = self.entries.get(current.parent_uid)
-            chain.append(current)
-        return chain
-
-    def _broken(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
-        """Those on the chain whose own link is down; None stands for a parent that is not known."""
-        return [other for other in self._chain(entry) if other is None or not other.up]
-
-    def _below(self, uid: str, with_away: bool) -> Iterator[str]:
-        waiting = list(self._children.get(uid, ()))
-        while waiting:
-            below = waiting.pop()
-            if with_away or not self.entries[below].is_away:
-                yield below
-                waiting.extend(self._children.get(below, ()))
 
     def _decline(self, via: str, item: Away | Evictions) -> bool:
         """Answer a record that is not taken."""

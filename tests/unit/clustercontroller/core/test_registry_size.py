@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tracemalloc
 
@@ -37,6 +38,7 @@ def test_an_entry_takes_at_most_one_and_a_half_kilobytes_with_its_share_of_the_i
             registry.news_from("region", m.News([record]))
             ctx.effects.clear()
         registry.news()
+        gc.collect()
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

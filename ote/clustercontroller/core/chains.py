@@ -1,0 +1,153 @@
+"""What follows from who stands below whom: next hop, path, state and ages of every known cluster.
+
+Not here: how entries come, change and end (`registry`). The one idea (rule 14): nothing of this is stored; it is read
+off the chain of parents when it is asked for, from the cluster up to this controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.names import NameIndex
+from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
+
+
+class Chains:
+    """The reading side of the registry, which alone puts entries here."""
+
+    own: ClusterEntry
+    """This cluster's entry."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.entries: dict[str, ClusterEntry] = {}
+        """All known clusters by uid, this one included. Read only elsewhere."""
+        self._me = ctx.uid
+        self._children: dict[str, set[str]] = {}
+        """By uid of the parent, also of one that is not known."""
+        self._links: dict[str, int] = {}
+        """Of direct children that are up."""
+        self._names = NameIndex()
+
+    def get(self, uid: str) -> ClusterEntry | None:
+        return self.entries.get(uid)
+
+    def find(self, text: str) -> ClusterEntry | None:
+        """By name, uid, name@first digits of the uid, or "." for this cluster."""
+        if text == ".":
+            return self.own
+        name, _, digits = text.partition("@")
+        if digits:
+            uids = [uid for uid in self._names.all(name) if uid.startswith(digits)]
+            return self.entries[uids[0]] if len(uids) == 1 else None
+        return self.entries.get(self._names.holder(text) or text)
+
+    def name_holder(self, name: str) -> str | None:
+        """Uid of the cluster that holds this name."""
+        return self._names.holder(name)
+
+    def children(self, uid: str) -> Collection[str]:
+        """Uids of those whose last known parent this is."""
+        return self._children.get(uid, frozenset())
+
+    def descendants(self, uid: str) -> Iterator[str]:
+        """Uids of all below a cluster, parents first; without those that are away, and what is below them."""
+        return self._below(uid, with_away=False)
+
+    def known_epoch(self, uid: str) -> int:
+        """The highest epoch heard of, 0 for a cluster never heard of."""
+        entry = self.entries.get(uid)
+        return entry.known_epoch if entry else 0
+
+    def next_hop(self, uid: str) -> int | None:
+        """The link on which to send what is for `uid`; None while it cannot be reached from here."""
+        entry = self.entries.get(uid)
+        while entry is not None and entry.up and entry is not self.own:
+            if entry.parent_uid == self._me:
+                return self._links.get(entry.uid)
+            entry = self.entries.get(entry.parent_uid)
+        return None
+
+    def via(self, uid: str) -> str | None:
+        """The direct child on the chain, up or not; None if the cluster is not below."""
+        entry = self.entries.get(uid)
+        while entry is not None and not entry.is_away and entry is not self.own:
+            if entry.parent_uid == self._me:
+                return entry.uid
+            entry = self.entries.get(entry.parent_uid)
+        return None
+
+    def is_at_or_below(self, uid: str, above: str) -> bool:
+        entry = self.entries.get(uid)
+        return entry is not None and self.entries.get(above) in self._chain(entry)
+
+    def is_below(self, uid: str) -> bool:
+        return self.via(uid) is not None
+
+    def state(self, uid: str) -> str:
+        """ONLINE, OFFLINE, AWAY or NAME_CONFLICT. A cluster whose chain ends at one that is away is away with it."""
+        entry = self.entries.get(uid)
+        if entry is not None and self._names.holder(entry.name) != uid:
+            return NAME_CONFLICT
+        broken = self._broken(entry) if entry is not None else [None]
+        if any(other is not None and other.is_away for other in broken):
+            return AWAY
+        return OFFLINE if broken else ONLINE
+
+    def since(self, uid: str) -> float:
+        """When the state became what it is, as far as is known (clock of the core)."""
+        entry = self.entries[uid]
+        broken = [other.changed_at for other in self._broken(entry) if other is not None]
+        if broken:
+            return min(broken)
+        return max(other.changed_at for other in self._chain(entry) if other is not None)
+
+    def heard(self, uid: str) -> float:
+        """When it was last heard of: now, if it is online."""
+        entry = self.entries[uid]
+        broken = [other.heard_at for other in self._broken(entry) if other is not None]
+        return min(broken, default=self.ctx.now)
+
+    def path(self, uid: str) -> list[str]:
+        """Names from this controller down to the cluster, along its last known chain."""
+        chain = self._chain(self.entries[uid])
+        return [entry.name for entry in reversed(chain) if entry is not None]
+
+    # --- along the chains -------------------------------------------------------------------------------------------
+
+    def _chain(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
+        """The cluster, its parents, this one last; None last where the chain does not lead here."""
+        chain: list[ClusterEntry | None] = [entry]
+        current: ClusterEntry | None = entry
+        while current is not None and current is not self.own:
+            current = self.entries.get(current.parent_uid)
+            chain.append(current)
+        return chain
+
+    def _broken(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
+        """Those on the chain whose own link is down; None stands for a parent that is not known."""
+        return [other for other in self._chain(entry) if other is None or not other.up]
+
+    def _below(self, uid: str, with_away: bool) -> Iterator[str]:
+        waiting = list(self._children.get(uid, ()))
+        while waiting:
+            below = waiting.pop()
+            if with_away or not self.entries[below].is_away:
+                yield below
+                waiting.extend(self._children.get(below, ()))
+
+    def _in_ring(self, entry: ClusterEntry) -> bool:
+        seen = set()
+        uid = entry.uid
+        while uid != self._me and uid in self.entries:
+            if uid in seen:
+                return True
+            seen.add(uid)
+            uid = self.entries[uid].parent_uid
+        return False
+
+    def _parent_name(self, entry: ClusterEntry) -> str:
+        parent = self.entries.get(entry.parent_uid)
+        return entry.away_parent if entry.is_away or parent is None else parent.name
