@@ -10,8 +10,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from ote.clustercontroller.node import BuiltInShim, Node
+from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
+from ote.clustercontroller.shimserving import BuiltInShim
 from ote.config.load import load
 from ote.runtime.main import run_main, stop_on_signals
 from ote.telemetry.logs import set_up_logs

@@ -23,8 +23,8 @@ from ote.model.errors import OteError
 from tests.e2e.trees import Tree, accepted, apply_of, by_name
 
 SEED = int(os.environ.get("OTE_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
-EVENTS = int(os.environ.get("OTE_CHAOS_EVENTS") or 110)
-SECONDS = float(os.environ.get("OTE_CHAOS_SECONDS") or 45)
+EVENTS = int(os.environ.get("OTE_CHAOS_EVENTS") or 105)
+SECONDS = float(os.environ.get("OTE_CHAOS_SECONDS") or 38)
 HOME = {
     "region-east": "root",
     "region-west": "root",
