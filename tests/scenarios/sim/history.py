@@ -129,8 +129,8 @@ class History:
 
     def isolate(self) -> None:
         """A machine, and what is near it, lose the rest."""
-        near = {self.pick(), self.pick()}
-        self.say(f"isolate {', '.join(sorted(s.name for s in near))}")
+        near = [self.pick(), self.pick()]
+        self.say(f"isolate {', '.join(sorted({s.name for s in near}))}")
         for a in near:
             for b in self.world.sites.values():
                 if b not in near:
@@ -384,7 +384,7 @@ class History:
         for site in self.world.sites.values():
             site.exited = ""
         self._start_all()
-        for uid in self.checks.gone:
+        for uid in sorted(self.checks.gone):
             knowing = [p.site for p in self.world.processes() if p.uid != uid and p.core.registry.get(uid) is not None]
             if knowing:
                 self.world.evict(knowing[0], uid)
