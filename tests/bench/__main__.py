@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from ote.runtime.main import run_main
@@ -24,7 +26,7 @@ from tests.bench.fleet import fanout, metered, tunnels
 from tests.bench.memory import leaf, registry
 from tests.bench.rates import rates, shim
 
-_GROUPS: dict[str, Callable[[Path], AsyncIterator[Figure]]] = {
+_GROUPS: dict[str, Callable[[Path], AsyncGenerator[Figure, None]]] = {
     "rates": rates,
     "shim": shim,
     "fanout": fanout,
@@ -39,15 +41,18 @@ _LIMIT = 150.0
 
 
 async def _run(names: list[str], figures: list[Figure]) -> bool:
-    """Whether all groups ended well."""
+    """Whether all groups ended well. A signal ends what runs, and every process of it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     well = True
     for name in names:
         folder = Path(tempfile.mkdtemp(prefix="ote-bench-"))
         begun = time.monotonic()
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            async with asyncio.timeout(_LIMIT):
-                async for figure in _GROUPS[name](folder):
+            async with asyncio.timeout(_LIMIT), contextlib.aclosing(_GROUPS[name](folder)) as measured:
+                async for figure in measured:
                     figures.append(figure)
                     print(f"  {figure.group}: {figure.what}: {figure.measured}", file=sys.stderr, flush=True)
         except (Exception, TimeoutError) as error:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ _MEGABYTES = 16 * 1024 * 1024 - 4096
 _QUESTIONS = 400
 
 
-async def bulk(folder: Path) -> AsyncIterator[Figure]:
+async def bulk(folder: Path) -> AsyncGenerator[Figure, None]:
     """Round trips in milliseconds, p99."""
     tree = LocalTree(new_folder(folder / "tree"), QUIET)
     try:

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _HEADERS = 52
 """Bytes of IP and TCP with timestamps in front of each packet on the loopback."""
 
 
-async def fanout(folder: Path) -> AsyncIterator[Figure]:
+async def fanout(folder: Path) -> AsyncGenerator[Figure, None]:
     """One dispatch to 1,000 leaves under 10 regions."""
     bare = await measure_bare(folder / "bare")
     async with _tree(folder) as tree:
@@ -60,7 +60,7 @@ async def _to_all(stub: Any, root: int, bare: Bare) -> list[Figure]:
     ]
 
 
-async def tunnels(folder: Path) -> AsyncIterator[Figure]:
+async def tunnels(folder: Path) -> AsyncGenerator[Figure, None]:
     """1,000 idle children of one parent; then it is killed."""
     async with _tree(folder) as tree:
         for name in ("east", "west"):
@@ -88,7 +88,7 @@ async def tunnels(folder: Path) -> AsyncIterator[Figure]:
             yield Figure("1,000 orphans", "all attached elsewhere", f"{taken:.2f} s", taken, "s", 6)
 
 
-async def metered(folder: Path) -> AsyncIterator[Figure]:
+async def metered(folder: Path) -> AsyncGenerator[Figure, None]:
     """100 idle children with the heartbeat for metered links."""
     async with _tree(folder, "--heartbeat", "15s", "--dead-after", "45s") as tree:
         root = tree.nodes["root"]

@@ -9,9 +9,11 @@ monotonic clock) once all have another parent than that.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -25,7 +27,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context, CoreSettings
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.records import TABLES
-from ote.clustercontroller.membership import Membership
+from ote.clustercontroller.membership import DIAL_OPTIONS, Membership
 from ote.clustercontroller.payloads import Payloads
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.shimlink import NoShim
@@ -125,7 +127,7 @@ class _Dialer:
         self._tls: TlsIdentity = membership.tls
 
     async def connect(self, candidate: m.Alternate) -> grpc.aio.Channel:
-        return open_channel(candidate.address, tls=self._tls, server_name=f"{candidate.name}.ote")
+        return open_channel(candidate.address, tls=self._tls, server_name=f"{candidate.name}.ote", options=DIAL_OPTIONS)
 
 
 async def _answer(ask: fx.Ask) -> bytes:
@@ -168,10 +170,16 @@ async def _serve(folder: Path, parent: str, token: str, first: int, count: int, 
     await asyncio.gather(*(start(leaf) for leaf in leaves))
     await _until(lambda: all(leaf.parent for leaf in leaves))
     print("ready", flush=True)
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        left = line.split()[1]
-        await _until(lambda left=left: all(leaf.parent not in ("", left) for leaf in leaves))  # type: ignore[misc]
-        print(f"moved {time.monotonic()}", flush=True)
+    left = (await asyncio.to_thread(sys.stdin.readline)).split()[1]
+    threading.Thread(target=_end_with_the_bench, daemon=True).start()
+    await _until(lambda: all(leaf.parent not in ("", left) for leaf in leaves))
+    print(f"moved {time.monotonic()}", flush=True)
+    await asyncio.sleep(3600)
+
+
+def _end_with_the_bench() -> None:
+    sys.stdin.read()
+    os._exit(0)
 
 
 if __name__ == "__main__":

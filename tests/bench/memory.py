@@ -10,7 +10,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from ote.apps.localtree import LocalTree, until_online
@@ -33,7 +33,7 @@ _SELECTORS = {
 }
 
 
-async def registry(folder: Path) -> AsyncIterator[Figure]:
+async def registry(folder: Path) -> AsyncGenerator[Figure, None]:
     """100,000 clusters in a subtree."""
     async with Process.run("tests.bench.memory") as process:
         result = json.loads(await process.hear(120))
@@ -44,7 +44,7 @@ async def registry(folder: Path) -> AsyncIterator[Figure]:
         yield Figure("100,000 clusters", what, measured, seconds, "s", 0.15)
 
 
-async def leaf(folder: Path) -> AsyncIterator[Figure]:
+async def leaf(folder: Path) -> AsyncGenerator[Figure, None]:
     """An idle leaf controller with the local shim, beside a bare grpc.aio server after 200 calls."""
     async with bare_server(folder / "bare") as (process, channel):
         call = unary_of(channel)

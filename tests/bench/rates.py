@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ data: {padding: %s}
 Make = Callable[[str], route_pb2.DispatchRequest]
 
 
-async def rates(folder: Path) -> AsyncIterator[Figure]:
+async def rates(folder: Path) -> AsyncGenerator[Figure, None]:
     """No-op commands: rates and latencies."""
     bare = await measure_bare(folder / "bare")
     async with _row(folder / "tree") as (tree, stub):
@@ -63,7 +63,7 @@ async def rates(folder: Path) -> AsyncIterator[Figure]:
         yield _costs("DispatchMany", before, all_cpu(pids), 25_000)
 
 
-async def shim(folder: Path) -> AsyncIterator[Figure]:
+async def shim(folder: Path) -> AsyncGenerator[Figure, None]:
     """An unchanged ConfigMap through the local shim: reported, without floor."""
     bare = await measure_bare(folder / "bare")
     async with _row(folder / "tree") as (_, stub):
