@@ -84,7 +84,12 @@ def get(
 
     story = connected(work)
     document = objects_view(story.targets.values())
-    show(output, document, table=lambda: _print(document, all_namespaces, kinds), names=lambda: _names(document))
+    show(
+        output,
+        document,
+        table=lambda: _print(document, namespace, all_namespaces, kinds),
+        names=lambda: _names(document),
+    )
     if output is Format.TABLE or output is Format.NAME:
         _note_errors(document)
     _end(story, found=bool(document["items"]) or not name)
@@ -141,10 +146,10 @@ def _names(document: Document) -> list[str]:
     return [f"{item['cluster']}/{_kind(item['object']).lower()}/{_name(item['object'])}" for item in document["items"]]
 
 
-def _print(document: Document, all_namespaces: bool, kinds: Sequence[str]) -> None:
+def _print(document: Document, namespace: str, all_namespaces: bool, kinds: Sequence[str]) -> None:
     items = document["items"]
     if not items:
-        note("no objects found")
+        note("no objects found" if all_namespaces else f"no objects found in namespace {namespace or 'default'}")
         return
     columns = [Column("CLUSTER"), *([Column("NAMESPACE")] if all_namespaces else []), Column("NAME")]
     with_pods = any(_kind(item["object"]) == "Pod" for item in items)
@@ -154,11 +159,11 @@ def _print(document: Document, all_namespaces: bool, kinds: Sequence[str]) -> No
     for item in items:
         one = item["object"]
         ready, status = readiness(one)
-        namespace = [_meta(one).get("namespace", "")] if all_namespaces else []
+        within = [_meta(one).get("namespace", "")] if all_namespaces else []
         created = _meta(one).get("creationTimestamp")
         name = f"{_kind(one).lower()}/{_name(one)}" if len(kinds) > 1 else _name(one)
         starts = [_restarts(one)] if with_pods else []
-        rows.append([item["cluster"], *namespace, name, ready, status, *starts, _age(created)])
+        rows.append([item["cluster"], *within, name, ready, status, *starts, _age(created)])
     print_table(columns, rows)
 
 

@@ -6,7 +6,7 @@ moves goes to stderr.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -70,20 +70,41 @@ class Silent:
         """Nothing."""
 
 
+def note_unfinished(story: Story, shown: Container[str] = ()) -> None:
+    """Says what the targets that are not final wait for, as far as they say so and it was not shown before."""
+    targets = [target for target in story.targets.values() if target_state(target) not in FINAL and target.message]
+    lines = sorted({target_line(target) for target in targets if target_line(target) not in shown})
+    for line in lines[:COLLAPSE_ABOVE]:
+        note(line)
+    if len(lines) > COLLAPSE_ABOVE:
+        note(f"… and {len(lines) - COLLAPSE_ABOVE} more that are not final")
+
+
 class Lines(Silent):
-    """A line per change of state: on stdout when it is final, else on stderr."""
+    """A line per change of state: on stdout when it is final, else on stderr; at the end what is not final says why."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
+        self._lines: set[str] = set()
+        self._story = Story()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        note_unfinished(self._story, self._lines)
 
     def changed(self, story: Story, targets: Iterable[route_pb2.Target]) -> None:
         """Prints the changes that are worth a line."""
+        self._story = story
         for target in targets:
             state = target_state(target)
             if state in ("PENDING", "SENT") or self._shown.get(target.cluster) == state:
                 continue
             self._shown[target.cluster] = state
-            click.echo(target_line(target), err=state not in FINAL)
+            line = target_line(target)
+            if state not in FINAL:
+                self._lines.add(line)
+            click.echo(line, err=state not in FINAL)
 
 
 class Live:
@@ -114,6 +135,7 @@ class Live:
                 click.echo(target_line(target))
         if len(targets) > COLLAPSE_ABOVE:
             note(f"… and {len(targets) - COLLAPSE_ABOVE} more that did not succeed")
+        note_unfinished(self._story)
 
     def changed(self, story: Story, targets: Iterable[route_pb2.Target]) -> None:
         """Remembers what to draw."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 import grpc.aio
 
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.client.connection import CHANNEL_OPTIONS, tls_identity
 from ote.client.contexts import Context
+from ote.model.errors import FailedPrecondition
 from ote.rpc.address import is_local
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import from_rpc_error
@@ -34,9 +36,11 @@ async def open_shim(
 
 
 async def get_shim_info(channel: grpc.aio.Channel) -> shim_pb2.GetShimInfoResponse:
-    """Who the shim is and what it can do."""
+    """Who the shim is and what it can do. Raises FailedPrecondition (NOT_A_SHIM) where something else listens."""
     stub = shim_pb2_grpc.ShimServiceStub(channel)
     try:
         return await stub.GetShimInfo(shim_pb2.GetShimInfoRequest(protocol_version="v1"), timeout=_TIMEOUT)
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise FailedPrecondition("NOT_A_SHIM", "what listens there is no shim: it serves no ShimService") from None
         raise from_rpc_error(error) from None

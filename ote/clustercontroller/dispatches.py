@@ -23,7 +23,15 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.records import TargetRow
-from ote.clustercontroller.core.states import AWAY, CHANGES, CONTROLLER_COMMANDS, FINAL
+from ote.clustercontroller.core.states import (
+    AWAY,
+    CHANGES,
+    CONTROLLER_COMMANDS,
+    FINAL,
+    OFFLINE,
+    RUNNING,
+    SENT,
+)
 from ote.clustercontroller.lanes import MAX_ITEM
 from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads, check
 from ote.clustercontroller.shell import Shell
@@ -273,7 +281,10 @@ class Dispatches:
 
     def target(self, dispatch_id: str, row: TargetRow) -> route_pb2.Target:
         """One target as it is now, with its output."""
-        return views.target(row, self._outputs.get(dispatch_id, row.uid))
+        view = views.target(row, self._outputs.get(dispatch_id, row.uid))
+        if row.state in (SENT, RUNNING) and self._core.registry.state(row.uid) in (OFFLINE, AWAY):
+            view.message = "went away after it was sent; how it ended is asked for when it is back"
+        return view
 
     # --- looking up -----------------------------------------------------------------------------------------------
 

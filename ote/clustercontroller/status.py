@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ote.api.cluster.v1 import cluster_pb2
 from ote.clustercontroller.core.controller import Controller
-from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE
+from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
 from ote.clustercontroller.lanes import Lane
 from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.shell import Shell
@@ -19,6 +19,8 @@ from ote.clustercontroller.wire.views import ClusterViews, timestamp
 from ote.runtime.clock import Clock
 
 _MAX_PROBLEMS = 100
+_NAMED = 5
+"""How many clusters a problem names."""
 _EXPIRING = 0.2
 """A certificate with less than this part of its life left should have been renewed."""
 
@@ -130,7 +132,21 @@ class StatusReport:
         if left < self.membership.lifetime * _EXPIRING:
             add("CERTIFICATE_EXPIRING", f"the certificate ends in {left:.0f} s and was not renewed", self.clock.wall())
         self._cluster_problems(found)
-        return found[:_MAX_PROBLEMS]
+        elsewhere = self._elsewhere()
+        return [*found[: _MAX_PROBLEMS - 1], *([elsewhere] if elsewhere is not None else [])]
+
+    def _elsewhere(self) -> cluster_pb2.Problem | None:
+        """The clusters below that hang under another parent than their own, told as one."""
+        names = []
+        registry = self.core.registry
+        for entry in registry.entries.values():
+            home, parent = entry.facts.configured_parent, registry.get(entry.parent_uid)
+            if home and parent is not None and parent.name != home and registry.state(entry.uid) == ONLINE:
+                names.append(f"{entry.name} is below {parent.name}, its home is {home}")
+        if not names:
+            return None
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return cluster_pb2.Problem(reason="NOT_AT_HOME", message="; ".join(sorted(names)[:_NAMED]) + more)
 
     def _cluster_problems(self, found: list[cluster_pb2.Problem]) -> None:
         registry = self.core.registry

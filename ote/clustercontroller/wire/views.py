@@ -114,6 +114,8 @@ def _fill(view: route_pb2.Target, row: TargetRow) -> None:
         view.output = view.output or result.output
         view.message = view.message or result.message
         view.reason = view.reason or result.reason
+        if row.state == states.EXPIRED and view.reason == states.CANCELLED:
+            view.reason, view.message = states.EXPIRED, "its time was over before it took effect"
     else:
         progress = command_pb2.Progress.FromString(row.body)
         view.objects.extend(progress.objects)

@@ -94,6 +94,13 @@ def test_what_is_not_final_in_time_is_exit_code_4_and_how_to_follow(root: FakeCo
     assert out.stderr.splitlines()[-1] == f"the dispatch goes on; to follow: ote-ctl dispatch watch {name}"
 
 
+def test_what_is_not_final_says_at_last_what_it_waits_for(root: FakeController, ctl: Ctl, hello: str) -> None:
+    last = target("a", "RUNNING", "0 of 1 ready; CrashLoopBackOff")
+    root.will("Dispatch", story([target("a", "RUNNING", "0 of 1 ready")], last, HANG))
+    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", "300ms")
+    assert out.stderr.splitlines()[1:3] == ["a  RUNNING  0 of 1 ready", "a  RUNNING  0 of 1 ready; CrashLoopBackOff"]
+
+
 def test_nobody_waits_for_clusters_that_are_offline(root: FakeController, ctl: Ctl, hello: str) -> None:
     offline = [target(name, "QUEUED", "offline") for name in "bc"]
     root.will("Dispatch", story([target("a", "SENT"), *offline], target("a", "SUCCEEDED"), HANG))
