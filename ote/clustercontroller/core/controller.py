@@ -115,7 +115,7 @@ class Controller:
         """Who is answered when the parent has let go, and which children stayed."""
         self._wake_at: float | None = None
         self._parts = (self.parents, self.children, self.target, self.origin)
-        """In the order in which they wake: what the origin finds overdue at its start meets a target that has loaded."""
+        """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.Started: self._started,
             ev.Wake: self._woken,
