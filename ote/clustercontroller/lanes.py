@@ -115,10 +115,12 @@ class Traffic:
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that all queues of a process may hold together, and what went through them."""
+    """What the tunnels of a process share: bytes that all queues may hold together, and what went through them."""
 
     limit: int = 64 * 1024 * 1024
     used: int = 0
+    children: int = 0
+    """Tunnels of children that are open."""
     traffic: Traffic = field(default_factory=Traffic)
 
 

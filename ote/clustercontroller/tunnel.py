@@ -35,8 +35,10 @@ FLUSH_TIMEOUT = 5.0
 CONNECT = "/ote.api.route.v1.RouteService/Connect"
 _AT_ONCE = 64
 """Items of one frame that are handled before others have their turn."""
-_LONG = 0.005
-"""Seconds of work on a child's items after which this child is heard again only after twice that time."""
+_SHARE = 0.25
+"""Of the loop's time, what the items of one child may take while there are other children."""
+_SHARE_BURST = 0.02
+"""Seconds of work that a child may be ahead of its share."""
 _now = MonotonicClock().now
 
 Post = Callable[[ev.Event], None]
@@ -92,6 +94,20 @@ class _Writer:
             self.lanes.clear()
 
 
+class _Share:
+    """How long one child's items keep the loop busy; who is over its share is read again later."""
+
+    def __init__(self) -> None:
+        self._left = _SHARE_BURST
+        self._at = time.perf_counter()
+
+    def pause(self, begun: float, ended: float) -> float:
+        """Seconds to wait after work that began and ended then."""
+        self._left = min(_SHARE_BURST, self._left + (ended - self._at) * _SHARE) - (ended - begun)
+        self._at = ended
+        return -self._left / _SHARE if self._left < 0 else 0.0
+
+
 class ChildLink:
     """The parent's end. `serve` is the handler of the Connect RPC and returns when the link has ended."""
 
@@ -112,6 +128,8 @@ class ChildLink:
         self._error: OteError | None = None
         self._opening: asyncio.TimerHandle | None = None
         self._greeted = False
+        self._budget = budget
+        self._share = _Share()
         self._beat: m.Beat | None = None
 
     def send(self, item: m.Item) -> bool:
@@ -146,6 +164,7 @@ class ChildLink:
     async def serve(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Run the link. Raises what the child is to be told as the RPC's status."""
         self._writer = _Writer(self.lanes, context.write)
+        self._budget.children += 1
         writing = asyncio.create_task(self._writer.run(), name=f"tunnel {self.peer} write")
         reading = asyncio.create_task(self._read(context), name=f"tunnel {self.peer} read")
         closing = asyncio.create_task(self._closed.wait(), name=f"tunnel {self.peer} close")
@@ -162,6 +181,7 @@ class ChildLink:
         finally:
             if not told and not self._closed.is_set():
                 self._post(ev.LinkLost(self.number, "the call ended"))
+            self._budget.children -= 1
             for task in (writing, reading, closing):
                 task.cancel()
             await asyncio.gather(writing, reading, closing, return_exceptions=True)
@@ -183,11 +203,9 @@ class ChildLink:
             for start in range(0, max(1, len(raws)), _AT_ONCE):
                 begun = time.perf_counter()
                 self._take(raws[start : start + _AT_ONCE])
-                spent = time.perf_counter() - begun
-                if spent > _LONG:
-                    await asyncio.sleep(2 * spent)
-                elif len(raws) > _AT_ONCE:
-                    await asyncio.sleep(0)
+                pause = self._share.pause(begun, time.perf_counter()) if self._budget.children > 1 else 0.0
+                if pause or len(raws) > _AT_ONCE:
+                    await asyncio.sleep(pause)
 
     def _take(self, raws: Sequence[tunnel_pb2.UpItem]) -> None:
         """Let the core have some items of a frame."""

@@ -170,6 +170,21 @@ async def test_evictions_told_from_below_count_only_for_what_is_below(three: Tre
     assert online(three, "root", "west", "w1", "e1", "east")
 
 
+async def test_of_evictions_that_nobody_on_the_way_knows_the_root_decides(three: Tree) -> None:
+    area = three.mint("east", "area", "a" * 32, parent=True)
+    unknown = "d" * 32
+    async with attached(three, "east", area, "area", "a" * 32) as raw:
+        await raw.say(m.Evictions([three.uid("w1"), three.uid("root"), three.uid("east"), unknown]))
+        for at in ("root", "east", "west", "e1"):
+            registry = three.nodes[at].shell.core.registry
+            await until(lambda registry=registry: registry.evicted)  # type: ignore[misc]
+            assert registry.evicted == {unknown}
+        await raw.say(m.Evictions(["a" * 32]))
+        error = await raw.end()
+        assert error is not None
+        assert "EVICTED" in error.message
+
+
 async def test_results_for_clusters_that_are_not_below_are_ignored(three: Tree) -> None:
     leaf = three.mint("root", "leaf", "a" * 32)
     async with attached(three, "root", leaf, "leaf", "a" * 32) as raw:

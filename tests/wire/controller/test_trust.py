@@ -342,12 +342,12 @@ async def test_a_folder_belongs_to_one_name_and_one_process(tree: Tree) -> None:
 
 
 async def test_keys_are_private_and_no_secret_is_logged(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
-    await tree.start("root", certificate_lifetime=1.0)
+    await tree.start("root", certificate_lifetime=2.0)
     token = await tree.token("root", allow_children=True)
     await tree.start("east", "root", token=token.secret)
     await tree.start("edge", "east", children=False)
     await until(lambda: state(tree, "root", "edge") == "ONLINE")
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.5)
     said = capsys.readouterr()
     secrets_ = [token.secret, *_lines_of_keys(tree)]
     assert len(secrets_) > 6

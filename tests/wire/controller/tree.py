@@ -23,8 +23,9 @@ from ote.api.route.v1 import route_pb2, route_pb2_grpc, tunnel_pb2
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import statement
-from ote.clustercontroller.node import BuiltInShim, Node
+from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
+from ote.clustercontroller.shimserving import BuiltInShim
 from ote.clustercontroller.wire.codec import decode_down, encode_up
 from ote.model.errors import OteError
 from ote.pki import Authority, csr, new_key, public_key_of, sign_statement
@@ -194,6 +195,8 @@ class Raw:
         self.ended = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
+        self.deaf = False
+        """It reads, and does not look at what it reads."""
 
     async def __aenter__(self) -> Raw:
         return self
@@ -211,6 +214,8 @@ class Raw:
     async def _read(self) -> None:
         try:
             while (frame := await self.call.read()) is not grpc.aio.EOF:
+                if self.deaf:
+                    continue
                 self.items += [item for raw in frame.items if (item := decode_down(raw)) is not None]
             code = await self.call.code()
             if code != grpc.StatusCode.OK:
