@@ -4,8 +4,7 @@ Promises, at every step: no ring, each attachment once, no effect twice, none ou
 said that there will be none. When all is mended: every registry equals the truth, everybody is home, every dispatch is
 final, and what lost its memory is the only excuse for OUTCOME_UNKNOWN.
 
-`pytest tests/scenarios/test_histories.py --seed N -s` plays one again; `--histories 5000` plays many. The registry keeps
-children in sets, so about one history in sixty depends on PYTHONHASHSEED too: fix it to replay those.
+`pytest tests/scenarios/test_histories.py --seed N -s` plays one again; `--histories 5000` plays many.
 """
 
 from __future__ import annotations

@@ -79,13 +79,13 @@ class Registry(Chains):
             entry.up = entry.up and not entry.is_away and entry.parent_uid != self._me
             self._seen = max(self._seen, row.first_seen + 1)
             self._names.add(entry.name, entry.uid)
-            self._children.setdefault(entry.parent_uid, set()).add(entry.uid)
+            self._children.setdefault(entry.parent_uid, {})[entry.uid] = None
         for row in rows:
             entry = self.entries[row.record.uid]
             if self._in_ring(entry):
                 self._drop_child(entry)
                 entry.parent_uid, entry.up = "", False
-                self._children.setdefault("", set()).add(entry.uid)
+                self._children.setdefault("", {})[entry.uid] = None
         self._sums.load([self.entries[row.record.uid] for row in rows], self._children)
 
     def set_own(self, record: ClusterRecord) -> None:
@@ -197,7 +197,7 @@ class Registry(Chains):
         else:
             old_via = self.via(entry.uid)
             self._replace(entry, record)
-        self._children.setdefault(entry.parent_uid, set()).add(entry.uid)
+        self._children.setdefault(entry.parent_uid, {})[entry.uid] = None
         self._sums.enter(entry)
         self._tell_old_parent(entry, old_via, via)
         self._moved[entry.uid] = None
@@ -355,7 +355,7 @@ class Registry(Chains):
 
     def _remove(self, entry: ClusterEntry) -> None:
         uid = entry.uid
-        below = self._children.get(uid, set())
+        below = self._children.get(uid, {})
         self._sums.leave(entry)
         self._drop_child(entry)
         del self.entries[uid]
@@ -439,7 +439,7 @@ class Registry(Chains):
 
     def _drop_child(self, entry: ClusterEntry) -> None:
         siblings = self._children[entry.parent_uid]
-        siblings.discard(entry.uid)
+        siblings.pop(entry.uid, None)
         if not siblings:
             del self._children[entry.parent_uid]
             self._sums.forget(entry.parent_uid)
