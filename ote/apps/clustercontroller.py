@@ -17,8 +17,9 @@ import click
 import ote
 from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.membership import Membership
-from ote.clustercontroller.node import BuiltInShim, Node
+from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
+from ote.clustercontroller.shimserving import BuiltInShim
 from ote.config.load import effective, load
 from ote.config.settings import Option, describe
 from ote.model.errors import FailedPrecondition, OteError
