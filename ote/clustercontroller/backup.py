@@ -11,6 +11,7 @@ import os
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -37,15 +38,25 @@ def backup(data_dir: Path, file: Path) -> None:
         raise FailedPrecondition("FILE_EXISTS", f"{file} exists: choose another name, or remove it") from None
     except OSError as error:
         raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: {error.strerror}") from None
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".ote-backup-") as scratch:
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            _archive(data_dir, raw, file.parent)
+            raw.flush()
+            os.fsync(raw.fileno())
+    except BaseException:
+        file.unlink()
+        raise
+
+
+def _archive(data_dir: Path, raw: IO[bytes], folder: Path) -> None:
+    """Write the parts of a controller to `raw`; `folder` takes a copy of its store meanwhile."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".ote-backup-") as scratch:
         copy = Path(scratch) / _STORE
         copy_database(data_dir / _STORE, copy)
-        with os.fdopen(handle, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+        with tarfile.open(fileobj=raw, mode="w") as archive:
             archive.add(copy, _STORE)
             for part in sorted((data_dir / _IDENTITY).iterdir()):
                 archive.add(part, f"{_IDENTITY}/{part.name}")
-            raw.flush()
-            os.fsync(raw.fileno())
 
 
 def restore(data_dir: Path, file: Path) -> None:

@@ -27,7 +27,8 @@ _MAX_EVENTS = 256
 _AT_ONCE = 64
 """Dispatches that the core is asked to accept in one go; others have their turn after so many."""
 _MAX_OPEN = 4096
-"""Dispatches of one stream that are not settled; the stream is not read while there are more."""
+"""Dispatches of one stream that are not settled, and events that its caller has not read; the stream is not read while
+there are more."""
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Many:
         try:
             while (batch := await self._context.read()) is not grpc.aio.EOF:
                 await self._take(batch.dispatches)
-                while self._open >= _MAX_OPEN:
+                while self._open >= _MAX_OPEN or len(self._events) >= _MAX_OPEN:
                     self._room.clear()
                     await self._room.wait()
             self._read_all = True
@@ -151,6 +152,8 @@ class Many:
             while self._events:
                 batch, self._events = self._events[:_MAX_EVENTS], self._events[_MAX_EVENTS:]
                 await self._context.write(route_pb2.DispatchManyResponse(events=batch))
+                if len(self._events) < _MAX_OPEN:
+                    self._room.set()
             if self._read_all and not self._open and not self._events:
                 return
 

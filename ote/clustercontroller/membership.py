@@ -275,16 +275,19 @@ class Membership:
                 await asyncio.sleep(min(60.0, life * _RENEW_RETRY))
 
     async def _renew_once(self, parent: Alternate | None) -> bool:
-        if self.member.parent_address == "":
-            self.renew_self()
-            return True
-        if parent is None:
-            return False
         try:
+            if self.member.parent_address == "":
+                self.renew_self()
+                return True
+            if parent is None:
+                return False
             async with await self.connect(parent) as channel:
                 await self.renew(channel)
         except OteError as error:
             self._log.warning("certificate not renewed", reason=error.reason, error=error.message)
+            return False
+        except OSError as error:  # such as a full disk: the certificate in use is good for a while yet
+            self._log.warning("certificate not renewed", reason="DISK", error=str(error))
             return False
         return True
 

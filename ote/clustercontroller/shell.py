@@ -298,6 +298,7 @@ class Shell:
             if not self.commit_error:
                 self._log.error("cannot write to disk, trying again", error=str(error))
             self.commit_error = str(error)
+            self._writes = list({(write.table, write.key): write for write in self._writes}.values())
             self._loop.call_later(_RETRY_COMMIT, self._commit, writes, waiting)
             return
         self.commit_error = ""

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -137,7 +138,7 @@ class Store:
     def _commit(self, batches: list[_Batch]) -> None:
         try:
             self._apply([write for writes, _ in batches for write in writes])
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, who waits is told, and the writer lives on
             if len(batches) > 1:
                 for batch in batches:
                     self._commit([batch])
@@ -182,7 +183,7 @@ def _chunks(rows: list[_Row]) -> Iterator[list[_Row]]:
 def copy_database(source: Path, target: Path) -> None:
     """Copy a database as of now to a new file (mode 0600), while it may be in use by another process."""
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    with sqlite3.connect(source) as original, sqlite3.connect(target) as copy:
+    with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copy:
         original.backup(copy)
 
 
@@ -203,7 +204,7 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _explain(error: sqlite3.Error) -> Exception:
+def _explain(error: Exception) -> Exception:
     if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
         return ResourceExhausted(
             "DISK_FULL", f"the disk is full ({error}); make room, then try again", retry_after=10.0
