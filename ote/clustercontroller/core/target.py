@@ -109,9 +109,7 @@ class Target:
 
     # --- time -----------------------------------------------------------------------------------------------------
 
-    def load(
-        self, tables: Mapping[str, Mapping[str, Any]], *, set_back: bool = False, doubtful: bool = False
-    ) -> None:
+    def load(self, tables: Mapping[str, Mapping[str, Any]], *, set_back: bool = False, doubtful: bool = False) -> None:
         """Take over what was on disk, at the first wake: only then it is known what time it is.
 
         `set_back`: the disk is known to be an old one. `doubtful`: it may be, and the first parent will tell: until
