@@ -271,6 +271,14 @@ async def test_every_method_is_open_to_the_roles_of_the_table_and_to_no_other(tr
     identities[Role.REJOIN] = TlsIdentity(authority.issue_rejoin(csr(key, "leaf"), "leaf", "a" * 32), key, root)
 
     async def answer(stubs: Stubs, method: str) -> str:
+        reason = ""
+        for _ in range(50):
+            reason = await answer_once(stubs, method)
+            if reason != "INTERNAL":  # what gRPC's client says when a refusal comes while it writes
+                break
+        return reason
+
+    async def answer_once(stubs: Stubs, method: str) -> str:
         call: Any = stubs.channel.stream_stream(method)(_empty(), timeout=10)
         try:
             async for _ in call:
@@ -285,7 +293,7 @@ async def test_every_method_is_open_to_the_roles_of_the_table_and_to_no_other(tr
         stubs = tree.as_("root", identities[role])
         answers = await asyncio.gather(*(answer(stubs, method) for method in methods))
         allowed = {method for method, reason in zip(methods, answers, strict=True) if reason != "ROLE_NOT_ALLOWED"}
-        assert allowed == {method for method in methods if role in POLICY[method]}, role
+        assert allowed == {method for method in methods if role in POLICY[method]}, (role, answers)
     assert {method for method in POLICY if Role.JOIN in POLICY[method]} == {"/ote.api.trust.v1.TrustService/Enrol"}
     assert {method for method in POLICY if Role.REJOIN in POLICY[method]} == {"/ote.api.trust.v1.TrustService/Renew"}
 
