@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
-from ote.clustercontroller.shimserving import BuiltInShim
 from ote.config.load import load
 from ote.runtime.main import run_main, stop_on_signals
 from ote.telemetry.logs import set_up_logs
@@ -42,7 +42,7 @@ async def serve(folder: Path, parent: str, token: str, count: int, flags: dict[s
     return 0
 
 
-async def _no_shim(kind: str, data_dir: Path) -> BuiltInShim:
+async def _no_shim(kind: str, data_dir: Path) -> NoReturn:
     raise AssertionError("leaves have no shim")
 
 
