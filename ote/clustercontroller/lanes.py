@@ -15,7 +15,7 @@ writes; `tunnel` does.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -95,8 +95,8 @@ class Traffic:
     """Items."""
     bulk_sent: int = 0
     bulk_received: int = 0
-    bulk_streams: int = 0
-    """Bulk RPCs that are open."""
+    bulk_streams: Counter[str] = field(default_factory=Counter)
+    """Bulk RPCs that are open, by uid of the child; those to the parent are under the empty one."""
 
     def took(self, size: int) -> None:
         """A frame of this size has come."""
@@ -104,13 +104,15 @@ class Traffic:
         self.frames_received += 1
 
     @contextlib.contextmanager
-    def bulk(self) -> Iterator[None]:
-        """Around one bulk RPC."""
-        self.bulk_streams += 1
+    def bulk(self, child: str = "") -> Iterator[None]:
+        """Around one bulk RPC of a child, or to the parent."""
+        self.bulk_streams[child] += 1
         try:
             yield
         finally:
-            self.bulk_streams -= 1
+            self.bulk_streams[child] -= 1
+            if not self.bulk_streams[child]:
+                del self.bulk_streams[child]
 
 
 @dataclass(slots=True)

@@ -147,7 +147,7 @@ class Observer:
         counter("ote_tunnel_frames_total", "received").set(traffic.frames_received)
         for lane, items in traffic.refused.items():
             counter("ote_tunnel_refused_total", lane).set(items)
-        gauge("ote_tunnel_bulk_streams").set(traffic.bulk_streams)
+        gauge("ote_tunnel_bulk_streams").set(traffic.bulk_streams.total())
 
     def _read_dispatches(self, sources: Sources) -> None:
         gauge, origin = self._metrics.gauge, sources.shell.core.origin

@@ -107,7 +107,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         peer = peer_of(context)
-        with self._bulk.one_more(peer.uid), self._payloads.traffic.bulk():
+        with self._bulk.one_more(peer.uid), self._payloads.traffic.bulk(peer.uid):
             await self._send_pieces(peer.uid, context)
 
     async def _send_pieces(self, uid: str, context: Context) -> None:
@@ -135,7 +135,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         peer = peer_of(context)
-        with self._pushes.one_more(peer.uid), self._payloads.traffic.bulk():
+        with self._pushes.one_more(peer.uid), self._payloads.traffic.bulk(peer.uid):
             await self._take_output(peer, context)
 
     async def _take_output(self, peer: Peer, context: Context) -> None:

@@ -101,6 +101,7 @@ class StatusReport:
             queued_bytes=lanes.queued_bytes,
             refused_items=lanes.counters.refused,
             silent_ms=max(0, int((now - link.heard) * 1000)),
+            bulk_streams=self.shell.budget.traffic.bulk_streams["" if link.is_up else link.peer_uid],
         )
 
     def _problems(self, connected: bool) -> list[cluster_pb2.Problem]:

@@ -48,6 +48,7 @@ class Link(Protocol):
     """What the shell keeps of a link of either kind."""
 
     peer: str
+    peer_uid: str
     is_up: bool
     since: float
     heard: float
@@ -245,7 +246,7 @@ class ParentLink:
         closed: Callable[[int], None],
     ) -> None:
         self.number = dial.link
-        self.peer = dial.candidate.name
+        self.peer, self.peer_uid = dial.candidate.name, dial.candidate.uid
         self.candidate = dial.candidate
         self.since = self.heard = _now()
         self.received_bytes = 0
@@ -347,9 +348,9 @@ class ParentLink:
         """Take the parent's first word; False when the link has ended with it."""
         if isinstance(first, m.Welcome):
             self._welcomed = True
-            self.peer = first.name
+            self.peer, self.peer_uid = first.name, first.uid
             self._writer = _Writer(self.lanes, call.write)
-            self._writing = asyncio.create_task(self._write(call), name=f"tunnel to {first.name} write")
+            self._writing = asyncio.create_task(self._write(self._writer, call), name=f"tunnel to {first.name} write")
             self._post(ev.DialWelcome(self.number, first))
             return True
         if isinstance(first, m.Refused):
@@ -357,10 +358,9 @@ class ParentLink:
             self._post(ev.DialRefused(self.number, first))
         return False
 
-    async def _write(self, call: Any) -> None:
-        assert self._writer is not None
-        await self._writer.run()
-        if not self._writer.broken:
+    async def _write(self, writer: _Writer, call: Any) -> None:
+        await writer.run()
+        if not writer.broken:
             await call.done_writing()
 
 
