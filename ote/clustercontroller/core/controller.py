@@ -116,7 +116,11 @@ class Controller:
         self._wake_at: float | None = None
         self._parts = (self.parents, self.children, self.target, self.origin)
         """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers = self._who_handles()
+
+    def _who_handles(self) -> dict[type, Callable[[Any], None]]:
+        """Whose business each event is."""
+        return {
             ev.Started: self._started,
             ev.Wake: self._woken,
             ev.ChildHello: self._child_hello,
@@ -127,20 +131,20 @@ class Controller:
             ev.DialWelcome: lambda e: self.parents.dial_welcome(e.link, e.welcome),
             ev.DialRefused: lambda e: self.parents.dial_refused(e.link, e.refused),
             ev.DialFailed: lambda e: self.parents.dial_failed(e.link, e.reason),
-            ev.ProbeAnswered: lambda e: self.parents.probe_answered(e),
-            ev.ProbeFailed: lambda e: self.parents.probe_failed(e),
-            ev.Submit: lambda e: self.origin.submit(e),
+            ev.ProbeAnswered: self.parents.probe_answered,
+            ev.ProbeFailed: self.parents.probe_failed,
+            ev.Submit: self.origin.submit,
             ev.SubmitMany: self._submit_many,
-            ev.CancelDispatch: lambda e: self.origin.cancel(e),
+            ev.CancelDispatch: self.origin.cancel,
             ev.Evict: self._evict,
             ev.ShimUp: self._shim_up,
-            ev.ShimDown: lambda e: self.target.shim_down(e),
+            ev.ShimDown: self.target.shim_down,
             ev.ShimStatus: self._shim_status,
-            ev.ShimProgress: lambda e: self.target.progress(e),
-            ev.ShimResult: lambda e: self.target.result(e),
-            ev.ShimLost: lambda e: self.target.lost(e),
-            ev.PayloadReady: lambda e: self.target.payload_ready(e),
-            ev.PayloadFailed: lambda e: self.target.payload_failed(e),
+            ev.ShimProgress: self.target.progress,
+            ev.ShimResult: self.target.result,
+            ev.ShimLost: self.target.lost,
+            ev.PayloadReady: self.target.payload_ready,
+            ev.PayloadFailed: self.target.payload_failed,
             ev.Asked: self._asked,
             ev.Answered: self._answered,
             ev.FactsChange: self._facts_change,
@@ -396,7 +400,7 @@ class Controller:
         def done(stayed: list[str]) -> None:
             if stayed:
                 names = ", ".join(sorted(stayed))
-                self.ctx.emit(fx.FinishHere(event.key, "FAILED", "CHILDREN_STAYED", f"could not move: {names}"))
+                self.ctx.emit(fx.FinishHere(event.key, FAILED, "CHILDREN_STAYED", f"could not move: {names}"))
             else:
                 self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "all children have moved"))
 
