@@ -93,10 +93,10 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         selector = request.selector
         everything = selector == _EMPTY
         entries = list(self._core.registry.entries.values()) if everything else select(self._core, selector)
-        entries.sort(key=_order)
+        entries.sort(key=by_name)
         page, token = page_of(
             entries,
-            _order,
+            by_name,
             size=request.page_size,
             token=request.page_token,
             scope=f"{selector.clusters}\n{selector.labels}",
@@ -171,5 +171,6 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         return self._status().response()
 
 
-def _order(entry: ClusterEntry) -> str:
+def by_name(entry: ClusterEntry) -> str:
+    """Sorts clusters for lists and their pages."""
     return f"{entry.name}\n{entry.uid}"

@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 
 from ote.api.route.v1 import route_pb2, route_pb2_grpc, tunnel_pb2
-from ote.clustercontroller.clusters import find
+from ote.clustercontroller.clusters import by_name, find
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.states import ONLINE
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
@@ -45,10 +45,11 @@ _MAX_PUSHES = 16
 """Outputs of one member at once; each is held until the next hop has it."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 
 
 class RouteServicer(route_pb2_grpc.RouteServiceServicer):
-    """`takes_children` says why not, or nothing when it does."""
+    """`refusal` says why this controller takes no children, nothing when it does."""
 
     def __init__(
         self,
@@ -176,17 +177,22 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request: route_pb2.DispatchRequest, context: Context
     ) -> AsyncIterator[route_pb2.DispatchResponse]:
         dispatch_id = await self._dispatches.submit(request, peer_of(context))
+        async for response in self._watch(dispatch_id, route_pb2.DispatchResponse):
+            yield response
+
+    async def _watch(self, dispatch_id: str, response: Callable[..., T]) -> AsyncIterator[T]:
+        """A dispatch of this origin until it is settled: accepted, each target that changes, summary."""
         first = True
         async for rows in self._dispatches.changes(dispatch_id):
             targets = [self._dispatches.target(dispatch_id, row) for row in rows]
             if first:
                 name = f"{self._core.ctx.name}/{dispatch_id}"
-                yield route_pb2.DispatchResponse(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
+                yield response(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
                 first = False
                 continue
             for target in targets:
-                yield route_pb2.DispatchResponse(target=target)
-        yield route_pb2.DispatchResponse(summary=self._summary(dispatch_id))
+                yield response(target=target)
+        yield response(summary=self._summary(dispatch_id))
 
     async def DispatchMany(  # type: ignore[override]  # reads and writes by itself
         self, request_iterator: Any, context: Context
@@ -237,18 +243,9 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         if origin != self._core.ctx.uid:
             async for response in self._follow(origin, dispatch_id):
                 yield response
-            return
-        first = True
-        async for rows in self._dispatches.changes(dispatch_id):
-            targets = [self._dispatches.target(dispatch_id, row) for row in rows]
-            if first:
-                name = f"{self._core.ctx.name}/{dispatch_id}"
-                yield route_pb2.WatchDispatchResponse(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
-                first = False
-                continue
-            for target in targets:
-                yield route_pb2.WatchDispatchResponse(target=target)
-        yield route_pb2.WatchDispatchResponse(summary=self._summary(dispatch_id))
+        else:
+            async for response in self._watch(dispatch_id, route_pb2.WatchDispatchResponse):
+                yield response
 
     async def _follow(self, origin: str, dispatch_id: str) -> AsyncIterator[route_pb2.WatchDispatchResponse]:
         known: dict[str, route_pb2.Target] | None = None
@@ -296,8 +293,8 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
 
     async def ListRoutes(self, request: route_pb2.ListRoutesRequest, context: Context) -> route_pb2.ListRoutesResponse:
         registry = self._core.registry
-        below = sorted((registry.entries[uid] for uid in registry.descendants(self._core.ctx.uid)), key=_by_name)
-        page, token = page_of(below, _by_name, size=request.page_size, token=request.page_token, default=500, most=5000)
+        below = sorted((registry.entries[uid] for uid in registry.descendants(self._core.ctx.uid)), key=by_name)
+        page, token = page_of(below, by_name, size=request.page_size, token=request.page_token, default=500, most=5000)
         return route_pb2.ListRoutesResponse(routes=[self._route(entry) for entry in page], next_page_token=token)
 
     def _route(self, entry: ClusterEntry) -> route_pb2.Route:
@@ -343,7 +340,3 @@ def add_routes(servicer: RouteServicer, server: grpc.aio.Server) -> None:
 
 def _newest_first(dispatch: route_pb2.Dispatch) -> str:
     return f"{10**15 - dispatch.created.ToMilliseconds():016d}/{dispatch.name}"
-
-
-def _by_name(entry: ClusterEntry) -> str:
-    return f"{entry.name}\n{entry.uid}"
