@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -263,9 +262,10 @@ class ProcessDriver:
         self, key: tuple[str, str, int], asked: asyncio.Event, ended: asyncio.Task[None], group: int
     ) -> None:
         await asked.wait()
-        until = time.monotonic() + _TAKE_OVER_SECONDS
-        while not ended.done() and not has_taken_over(group) and time.monotonic() < until:
-            await asyncio.sleep(_TAKE_OVER_PAUSE)  # until then the shell's trap would swallow the signal
+        for _ in range(int(_TAKE_OVER_SECONDS / _TAKE_OVER_PAUSE)):
+            if ended.done() or has_taken_over(group):
+                break
+            await asyncio.wait([ended], timeout=_TAKE_OVER_PAUSE)  # before that the shell's trap swallows the signal
         signal_group(group, signal.SIGTERM)
         await asyncio.wait([ended], timeout=self._graces[key])
         if not ended.done():
