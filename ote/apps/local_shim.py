@@ -80,7 +80,6 @@ def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="OTE_CONFIG",
     help="YAML file with any of these settings.",
 )
 @_with_settings

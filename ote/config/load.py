@@ -22,7 +22,7 @@ S = TypeVar("S", bound=BaseSettings)
 MASK = "***"
 MAX_FILE = 1024 * 1024
 _NOT_SETTINGS = frozenset({"OTE_CONFIG"})
-"""Variables that name the file itself, or belong to other programs."""
+"""Variables of other programs: OTE_CONFIG names the contexts of ote-ctl."""
 
 
 def load(
