@@ -260,6 +260,8 @@ class Children:
             self._resync(child)
         if self._candidates is None:
             self._candidates = self._collect()
+        elif self._above != self._now_above():
+            self._tell_all_alternates()
         self._tell_alternates(child, self._candidates)
         self._alternates_changed()
 

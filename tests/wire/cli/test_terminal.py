@@ -23,7 +23,8 @@ SECONDS = 20
 
 
 def environment(ctl: Ctl) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "OTE_CONTEXT")}
+    ours = ("NO_COLOR", "OTE_CONTEXT", "COLUMNS", "LINES")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"OTE_CONFIG": str(ctl.write_context()), "PYTHONPATH": str(CHECKOUT), "TERM": "xterm"}
 
 
