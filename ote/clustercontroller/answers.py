@@ -16,6 +16,9 @@ from ote.clustercontroller.routes import PING
 from ote.clustercontroller.trust import ENROL, RESERVE, TrustServicer
 from ote.model.errors import Unsupported
 
+LOOK_UPS = frozenset({PING, GET_DISPATCH, KEY_OF})
+"""Questions that are answered from memory."""
+
 
 class Answers:
     """`name` is this controller's."""

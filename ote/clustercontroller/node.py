@@ -18,7 +18,7 @@ import structlog
 from ote.api.cluster.v1 import cluster_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
 from ote.clustercontroller.admission import Admission
-from ote.clustercontroller.answers import Answers
+from ote.clustercontroller.answers import LOOK_UPS, Answers
 from ote.clustercontroller.beginning import ALL_TABLES, load_tables, load_tokens, make_core
 from ote.clustercontroller.clusters import ClusterServicer
 from ote.clustercontroller.core import effects as fx
@@ -220,6 +220,7 @@ class Node:
         self.shell.watchers = self
         answers = Answers(core.ctx.name, self.dispatches, self._trust, self._admission)
         self.shell.answer = answers.answer
+        self.shell.look_ups = LOOK_UPS
         self._views = views
         self._observer.watch(self._sources())
 

@@ -34,6 +34,8 @@ _PROBE_TIMEOUT = 2.0
 _PROBE_BYTES = 4096
 _RETRY_COMMIT = 1.0
 _MAX_ANSWERING = 256
+_MAX_LOOKING_UP = 4
+"""Look-ups that are answered at once: a child that floods with them gets BUSY, and takes no more of the loop."""
 _AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
 """Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
 _NOT_LATE = _AT_ONCE | {fx.Barrier}
@@ -89,6 +91,8 @@ class Shell:
     payloads: Payloads
     watchers: Watchers
     answer: Answerer
+    look_ups: frozenset[str]
+    """Questions that are answered from memory."""
 
     def __init__(self, core: Controller, disk: store.Store, clock: Clock, dialer: Dialer) -> None:
         self.core = core
@@ -116,7 +120,8 @@ class Shell:
         """Who is told of an answer, by the number of the request."""
         self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answering = 0
+        self._answering = {False: 0, True: 0}
+        """Questions under way, by whether they are look-ups."""
         """Questions of other controllers that are being answered."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._effects: dict[type, Callable[[Any], None]] = {
@@ -405,10 +410,11 @@ class Shell:
     # --- questions of other controllers ---------------------------------------------------------------------------
 
     def _ask(self, ask: fx.Ask) -> None:
-        if self._answering >= _MAX_ANSWERING:
+        quick = ask.method in self.look_ups
+        if self._answering[quick] >= (_MAX_LOOKING_UP if quick else _MAX_ANSWERING):
             self.post(ev.Answered(ask.id, ask.from_uid, "UNAVAILABLE", "BUSY", "too many questions at once; try again"))
             return
-        self._answering += 1
+        self._answering[quick] += 1
         self.spawn(self._asked(ask), "answer")
 
     async def _asked(self, ask: fx.Ask) -> None:
@@ -421,7 +427,7 @@ class Shell:
         else:
             self.post(ev.Answered(ask.id, ask.from_uid, "OK", body=body))
         finally:
-            self._answering -= 1
+            self._answering[ask.method in self.look_ups] -= 1
 
 
 def _can_wait(effect: fx.Effect) -> bool:

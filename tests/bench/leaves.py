@@ -106,6 +106,7 @@ class Leaf:
         self.shell.payloads = Payloads(self._folder / "payloads", self.shell.post, self.channel)
         self.shell.watchers = _Quiet()
         self.shell.answer = _answer
+        self.shell.look_ups = frozenset()
         self.shell.post(ev.Started())
 
     @property
