@@ -362,6 +362,7 @@ async def test_an_evicted_region_makes_no_members_any_more(three: Tree) -> None:
         await until(lambda: known(three, "root", "before"))
         after = three.mint("east", "after", "b" * 32)
         person = three.person("admin", "east")
+        await until(lambda: three.nodes["e1"].shell.core.parents.alternates.grandparent is not None, within=10)
         await three.admin("root").clusters.EvictCluster(cluster_pb2.EvictClusterRequest(name="east"), timeout=3)
         await until(lambda: three.uid("east") in three.nodes["west"].shell.core.registry.evicted)
         for at in ("root", "west"):
