@@ -23,6 +23,8 @@ present = $(strip $(foreach name,$(1),$(if $(shell find tests/$(name) -name 'tes
 QUICK := $(call present,unit scenarios shell wire arch)
 SUITE := $(call present,conformance)
 SERIAL := $(call present,e2e)
+# What is measured against its own quiet moment shares the machine with no other test.
+MEASURED := $(wildcard tests/wire/controller/test_isolation.py)
 # The suite for shims mostly waits, so more workers than cores; real trees are timed, so one at a time.
 SUITE_JOBS ?= 4
 
@@ -85,9 +87,9 @@ released: environment-dev  ## record the present proto/ as released: `make check
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 test: environment-dev  ## every test that needs Python alone
-	$(if $(QUICK),$(PYTEST) -n $(JOBS) --dist worksteal $(QUICK))
+	$(if $(QUICK),$(PYTEST) -n $(JOBS) --dist worksteal $(QUICK) $(MEASURED:%=--ignore=%))
 	$(if $(SUITE),$(PYTEST) -n $(SUITE_JOBS) --dist worksteal $(SUITE))
-	$(if $(SERIAL),$(PYTEST) $(SERIAL))
+	$(if $(SERIAL)$(MEASURED),$(PYTEST) $(MEASURED) $(SERIAL))
 
 test-real: environment-dev
 	PYTHON=$(BIN)/python tests/real/install.sh
