@@ -110,9 +110,9 @@ async def test_an_images_own_entrypoint_runs_and_its_log_is_kept(local: Local) -
 
 async def test_a_job_has_its_variables_and_volumes_and_says_how_it_ended(local: Local) -> None:
     one = shell(
-        'echo "$A $B"; cat /s/pw; echo; touch /work/x && exit 3',
+        'echo "$A $B"; cat /s/pw; echo; touch /job/x && exit 3',
         env=[{"name": "A", "value": "a"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "pw"}}}],
-        volumeMounts=[{"name": "s", "mountPath": "/s", "readOnly": True}, {"name": "w", "mountPath": "/work"}],
+        volumeMounts=[{"name": "s", "mountPath": "/s", "readOnly": True}, {"name": "w", "mountPath": "/job"}],
     )
     volumes = '"volumes": [{"name": "s", "secret": {"secretName": "s"}}, {"name": "w", "emptyDir": {}}], "containers"'
     manifest = job("j", one, backoffLimit=0).replace('"containers"', volumes)
@@ -143,8 +143,8 @@ async def test_pods_survive_the_shim_and_are_adopted(local: Local) -> None:
 
 
 async def test_what_ended_while_the_shim_was_away_is_found_with_its_exit_code(local: Local) -> None:
-    wait = "until test -e /work/go; do sleep 0.1; done; exit 5"
-    one = shell(wait, volumeMounts=[{"name": "w", "mountPath": "/work"}])
+    wait = "until test -e /job/go; do sleep 0.1; done; exit 5"
+    one = shell(wait, volumeMounts=[{"name": "w", "mountPath": "/job"}])
     await local.applied(pod("p", one, volumes=[{"name": "w", "emptyDir": {}}], restartPolicy="Never"))
     uid = (await local.pod())["metadata"]["uid"]
     await local.stop()

@@ -126,7 +126,7 @@ async def test_volumes_appear_below_the_pods_folder_and_containers_share_them(lo
     reader = shell(
         'until test -s "$OTE_POD_DIR/mnt/w"; do sleep 0.05; done; sleep 60',
         name="reader",
-        workingDir="/work/here",
+        workingDir="/job/here",
         volumeMounts=[{"name": "e", "mountPath": "/mnt"}],
         readinessProbe={"exec": {"command": ["sh", "-c", "test -s ../../mnt/w"]}, "periodSeconds": 1},
     )
