@@ -233,9 +233,10 @@ class Raw:
             self.ended.set()
 
     async def say(self, *items: m.UpItem) -> None:
-        """One frame."""
+        """One frame; that the call has ended meanwhile is told by `end`."""
         async with self._writing:
-            await self.call.write(tunnel_pb2.ConnectRequest(items=[encode_up(item) for item in items]))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await self.call.write(tunnel_pb2.ConnectRequest(items=[encode_up(item) for item in items]))
 
     async def heard(self, kind: type[Any], within: float = 5.0) -> Any:
         """The first item of a kind, waiting for it."""
