@@ -40,9 +40,6 @@ PARENT_SERVER_NAME = "parent.ote"
 """Expected of a parent whose name is not known yet, and after the name of one that is: every member that may have
 children can prove it, nobody else."""
 
-DIAL_OPTIONS = (("grpc.min_reconnect_backoff_ms", 20_000),)
-"""One attempt for each dial: gRPC's own would give a handshake up after a second and begin another, and a candidate
-that a thousand orphans dial at once would never finish any."""
 _ENROL_TIMEOUT = 15.0
 _ENROL_RETRY = (0.5, 1.0, 2.0, 5.0)
 _PASSING = frozenset({"CONNECTION_FAILED", "DEADLINE_EXCEEDED", "TOKEN_MAKER_UNREACHABLE", "NO_ROUTE", "NO_ANSWER"})
@@ -303,7 +300,7 @@ class Membership:
             rejoin = TlsIdentity(self._rejoin, self.key, self._root)
             async with open_channel(candidate.address, tls=rejoin, server_name=server_name) as channel:
                 await self.renew(channel)
-        return open_channel(candidate.address, tls=self.tls, server_name=server_name, options=DIAL_OPTIONS)
+        return open_channel(candidate.address, tls=self.tls, server_name=server_name)
 
 
 def _explain(error: OteError, token_chain: bytes, parent: str) -> OteError:

@@ -27,7 +27,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context, CoreSettings
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.records import TABLES
-from ote.clustercontroller.membership import DIAL_OPTIONS, Membership
+from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.payloads import Payloads
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.shimlink import NoShim
@@ -128,7 +128,7 @@ class _Dialer:
         self._tls: TlsIdentity = membership.tls
 
     async def connect(self, candidate: m.Alternate) -> grpc.aio.Channel:
-        return open_channel(candidate.address, tls=self._tls, server_name=f"{candidate.name}.ote", options=DIAL_OPTIONS)
+        return open_channel(candidate.address, tls=self._tls, server_name=f"{candidate.name}.ote")
 
 
 async def _answer(ask: fx.Ask) -> bytes:

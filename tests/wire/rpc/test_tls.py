@@ -16,6 +16,7 @@ from ote.rpc.channel import open_channel
 from ote.rpc.errors import translated
 from ote.rpc.server import Server
 from ote.rpc.tls import TlsIdentity
+from tests.bench.link import thin_link
 from tests.wire.rpc.tree import EDGE_UID, ROUTES, Dial, Serve, below, member, nothing, person, routes
 
 
@@ -34,6 +35,12 @@ async def refused(stub: route_pb2_grpc.RouteServiceAsyncStub) -> OteError:
 async def test_members_of_one_tree_talk(root: Authority, serve: Serve, dial: Dial) -> None:
     address = await serve(tls=member(root, "east"))
     assert await probe(dial(address, member(root, "edge-1"), "east.ote")) == "served"
+
+
+async def test_a_handshake_over_a_slow_link_may_take_its_time(root: Authority, serve: Serve, dial: Dial) -> None:
+    address = await serve(tls=member(root, "east"))
+    async with thin_link(address, bits_per_second=10e6, delay=0.6) as slow:
+        assert await probe(dial(slow, member(root, "edge-1"), "east.ote")) == "served"
 
 
 async def test_a_server_with_another_name_is_refused(root: Authority, serve: Serve, dial: Dial) -> None:
