@@ -1,7 +1,7 @@
 """Sends a command to clusters and stays with it: what apply, delete, drain, get and logs have in common.
 
-Not here: what the commands are. The one idea: the dispatch has its name before it is sent, and whoever stops waiting is
-told how to pick it up again.
+Not here: what the commands are. The one idea: the dispatch has its name before it is sent, so whoever stops waiting, or
+gets no answer, is told how to pick it up again; and a refusal says that there is nothing under that name.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ote.cli.program import connected, note
 from ote.cli.reporting import Reporter, Silent, counts_text, reporter_for
 from ote.cli.story import Story
 from ote.client.client import Client, new_dispatch_id
+from ote.model.errors import OteError
 from ote.model.selectors import compile_selector
 
 _HELD_FOR = 1.0
@@ -97,7 +98,23 @@ async def send(client: Client, sending: Sending, story: Story, reporter: Reporte
     if announce:
         note(f"dispatch {story.name}")
     events = client.dispatch(sending.request(dispatch_id))
-    await follow(events, story, reporter, sending.timeout, wait=sending.wait, held_for=_HELD_FOR)
+    try:
+        await follow(events, story, reporter, sending.timeout, wait=sending.wait, held_for=_HELD_FOR)
+    except OteError as error:
+        if announce:
+            error.message = _with_fate(error, story)
+        raise
+
+
+def _with_fate(error: OteError, story: Story) -> str:
+    """What the error says, and what it means for the dispatch whose name was printed already."""
+    if error.reason == "ACCEPTANCE_UNKNOWN":
+        return error.message  # it says so itself
+    if story.accepted:
+        return f"{error.message}; the dispatch goes on: ote-ctl dispatch watch {story.name}"
+    if error.code in ("INTERNAL", "UNKNOWN"):
+        return f"{error.message}; whether it was accepted is not known: ote-ctl dispatch get {story.name}"
+    return f"{story.name} was not accepted: {error.message}"
 
 
 async def follow(

@@ -161,7 +161,8 @@ class Client:
 
         A command over 1 MiB goes ahead as a payload. After a loss, accepted comes again with all targets as they are.
         Until it is accepted only one controller is asked, because two could each accept it; when that one stays away,
-        Unavailable (ACCEPTANCE_UNKNOWN) names the dispatch to look for.
+        or is lost once and then too busy, Unavailable (ACCEPTANCE_UNKNOWN) names the dispatch to look for. After any
+        other error but Internal nothing was accepted.
         """
         payload = b""
         if request.HasField("command") and request.command.ByteSize() > MAX_INLINE_BYTES:
@@ -172,7 +173,7 @@ class Client:
         name = ""
         until = 0.0
         delays = self._policy.delays()
-        settled = False
+        settled = in_doubt = False
         while not name:
             try:
                 async for event in link.routes.Dispatch(request):
@@ -193,7 +194,8 @@ class Client:
                 raise error
             if not name:
                 until = until or time.monotonic() + self._policy.patience
-                link = await self._stay(link, request.dispatch_id, error, until, delays)
+                in_doubt = in_doubt or is_lost(error)
+                link = await self._stay(link, request.dispatch_id, error, until, delays, in_doubt=in_doubt)
         async for again in self.watch_dispatch(name, exists=True):
             yield again
 
@@ -310,8 +312,17 @@ class Client:
             await self._connection.drop(link)
         await sleep(delay)
 
-    async def _stay(self, link: Link, dispatch_id: str, error: OteError, until: float, delays: Iterable[float]) -> Link:
-        """Dials the same entry again until it answers as the same controller."""
+    async def _stay(
+        self,
+        link: Link,
+        dispatch_id: str,
+        error: OteError,
+        until: float,
+        delays: Iterable[float],
+        *,
+        in_doubt: bool,
+    ) -> Link:
+        """Dials the same entry again until it answers as the same controller. in_doubt: it may have accepted."""
         uid, origin, address = link.controller.uid, link.controller.name, link.entry.address
         for delay in delays:
             delay = max(delay, error.retry_after or 0)
@@ -328,7 +339,7 @@ class Client:
             if link.controller.uid == uid:
                 return link
             break
-        if error.retry_after is not None and not is_lost(error):
+        if not in_doubt:
             raise error
         raise Unavailable(
             "ACCEPTANCE_UNKNOWN",

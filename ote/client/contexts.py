@@ -20,7 +20,6 @@ A context without ca, cert and key connects without TLS (`--insecure` controller
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import msgspec
 import yaml
 
 from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from ote.pki import replace_private
 
 DEFAULT_PATH = Path("~/.config/ote/config.yaml")
 
@@ -184,16 +184,8 @@ def write_context_file(path: Path, context: Context) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    temporary = ""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_private(path.resolve(), text.encode())  # a link stays a link
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise FailedPrecondition("CONFIG_NOT_WRITABLE", f"cannot write {path}: {error.strerror}") from None

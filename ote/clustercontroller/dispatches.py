@@ -226,7 +226,7 @@ class Dispatches:
         if command not in CONTROLLER_COMMANDS:
             entries = [entry for entry in entries if entry.name in named or not _has_no_shim(entry)]
         if not entries and not request.allow_no_match:
-            raise NotFound("NO_MATCH", f"nothing was sent: the selector matches {self._why_none(request, command)}")
+            raise NotFound("NO_MATCH", f"the selector matches {self._why_none(request, command)}")
         return entries
 
     def _why_none(self, request: route_pb2.DispatchRequest, command: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ote.pki.authority import BACKDATE as BACKDATE
     from ote.pki.authority import Authority as Authority
     from ote.pki.files import make_private_dir as make_private_dir
+    from ote.pki.files import replace_private as replace_private
     from ote.pki.files import write_private as write_private
     from ote.pki.identity import Identity as Identity
     from ote.pki.identity import identity_of as identity_of
@@ -36,6 +37,7 @@ _HOME = {
     "Authority": "authority",
     "BACKDATE": "authority",
     "make_private_dir": "files",
+    "replace_private": "files",
     "write_private": "files",
     "Identity": "identity",
     "identity_of": "identity",

@@ -128,6 +128,16 @@ async def test_a_controller_that_stays_busy_is_told_as_it_is(root: FakeControlle
             await finished(client.dispatch(request()))
 
 
+async def test_a_controller_that_was_lost_and_is_then_busy_may_have_accepted(root: FakeController) -> None:
+    busy = ResourceExhausted("TOO_MANY_DISPATCHES", "busy", retry_after=0.2)
+    root.will("Dispatch", Unavailable("SHUTTING_DOWN", "stopping"), *[busy] * 50)
+    async with client_of(root) as client:
+        with pytest.raises(Unavailable) as caught:
+            await finished(client.dispatch(request()))
+    assert caught.value.reason == "ACCEPTANCE_UNKNOWN"
+    root.forget("Dispatch")
+
+
 async def test_a_payload_is_put_where_the_dispatch_goes_and_twice_at_most(root: FakeController) -> None:
     missing = FailedPrecondition("PAYLOAD_MISSING", "put it first")
     root.will("PutPayload", Unavailable("SHUTTING_DOWN", "stopping"), *[route_pb2.PutPayloadResponse()] * 2)

@@ -11,7 +11,15 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.client.payloads import PIECE_BYTES
-from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from ote.model.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from tests.wire.cli.conftest import Ctl
 from tests.wire.cli.fake import HANG, FakeController, cluster, done, story, target
 
@@ -164,7 +172,35 @@ def test_a_selector_that_matches_nothing_is_exit_code_6(root: FakeController, ct
     root.will("Dispatch", NotFound("NO_MATCH", "no cluster matches x-*"))
     out = ctl("apply", "-f", hello, "--clusters", "x-*")
     assert (out.exit_code, out.stdout) == (6, "")
-    assert out.stderr.splitlines()[1:] == ["error: no cluster matches x-*"]
+    name = f"root/{root.requests['Dispatch'][0].dispatch_id}"
+    assert out.stderr.splitlines() == [f"dispatch {name}", f"error: {name} was not accepted: no cluster matches x-*"]
+
+
+def test_a_refusal_says_that_nothing_was_accepted_under_the_name_that_was_printed(
+    root: FakeController, ctl: Ctl, hello: str
+) -> None:
+    root.will("Dispatch", PermissionDenied("ROLE_NOT_ALLOWED", "a viewer may not apply"))
+    out = ctl("apply", "-f", hello, "--clusters", "a", "-o", "json")
+    name = f"root/{root.requests['Dispatch'][0].dispatch_id}"
+    assert (out.exit_code, out.stdout) == (5, "")
+    assert out.stderr.splitlines()[1:] == [f"error: {name} was not accepted: a viewer may not apply"]
+
+
+def test_after_a_fault_of_the_controller_the_name_can_be_looked_up(root: FakeController, ctl: Ctl, hello: str) -> None:
+    root.will("Dispatch", Internal("INTERNAL", "a fault"))
+    out = ctl("apply", "-f", hello, "--clusters", "a")
+    name = f"root/{root.requests['Dispatch'][0].dispatch_id}"
+    assert out.exit_code == 1
+    assert out.stderr.splitlines()[1:] == [
+        f"error: a fault; whether it was accepted is not known: ote-ctl dispatch get {name}"
+    ]
+
+
+def test_what_fails_after_it_was_accepted_is_no_refusal(root: FakeController, ctl: Ctl, hello: str) -> None:
+    root.will("Dispatch", story([target("a", "SENT")], Internal("INTERNAL", "a fault")))
+    out = ctl("apply", "-f", hello, "--clusters", "a")
+    name = f"root/{root.requests['Dispatch'][0].dispatch_id}"
+    assert out.stderr.splitlines()[1:] == [f"error: a fault; the dispatch goes on: ote-ctl dispatch watch {name}"]
 
 
 def test_an_exact_name_that_means_nobody_is_told(root: FakeController, ctl: Ctl, hello: str) -> None:
@@ -266,7 +302,7 @@ def test_what_the_controller_refuses_is_told_in_its_words(root: FakeController, 
     root.will("Dispatch", InvalidArgument("INVALID_SELECTOR", "clusters, column 1: no"))
     out = ctl("apply", "-f", hello, "--clusters", "a")
     assert out.exit_code == 2
-    assert out.stderr.endswith("error: clusters, column 1: no\n")
+    assert out.stderr.endswith(" was not accepted: clusters, column 1: no\n")
 
 
 def test_delete_takes_references_and_manifests(root: FakeController, ctl: Ctl, hello: str) -> None:
