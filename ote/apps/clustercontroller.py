@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 import ote
+from ote.apps.daemon import run_program, with_settings
 from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.shimserving import BuiltInShim
 from ote.config.load import effective, load
-from ote.config.settings import Option, describe
-from ote.model.errors import FailedPrecondition, OteError
+from ote.model.errors import FailedPrecondition
 from ote.model.names import check_name
 from ote.pki import write_private
 from ote.runtime.main import run_main, stop_on_signals
@@ -39,37 +38,7 @@ _EPILOG = f"""Examples:\n
 
 def main() -> int:
     """Runs the program; returns its exit code."""
-    try:
-        code = program.main(prog_name=_PROGRAM, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.Abort:
-        return 130
-    except OteError as error:
-        click.echo(f"{_PROGRAM}: {error.message}", err=True)
-        return 2 if error.code == "INVALID_ARGUMENT" else 1
-    return code if isinstance(code, int) else 0
-
-
-def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    shown = f" [default: {option.show(option.default)}]" if option.default not in (None, (), {}, "", False) else ""
-    return click.option(
-        f"--{option.flag}",
-        option.name,
-        default=None,
-        multiple=option.repeated,
-        metavar=option.metavar,
-        help=f"{option.doc}{shown}",
-    )
-
-
-def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(describe(Settings)):
-        function = _option(option)(function)
-    return function
+    return run_program(program, _PROGRAM)
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"max_content_width": 110})
@@ -79,7 +48,7 @@ def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with any of these settings.",
 )
-@_with_settings
+@with_settings(Settings)
 @click.pass_context
 def program(context: click.Context, /, config: Path | None, **flags: Any) -> int | None:
     """Run one controller of the tree: a root, or with --parent a member below it."""

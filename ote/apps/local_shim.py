@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ import click
 
 import ote
 from ote.api.shim.v1 import shim_pb2_grpc
+from ote.apps.daemon import run_program, with_settings
 from ote.config.load import effective, load
-from ote.config.settings import Option, describe
 from ote.config.values import split_host_port
-from ote.model.errors import OteError, PermissionDenied
+from ote.model.errors import PermissionDenied
 from ote.rpc.address import is_unix, socket_path
 from ote.rpc.calllog import LogInterceptor
 from ote.rpc.errors import ErrorInterceptor
@@ -40,39 +39,7 @@ _EPILOG = """Example: ote-local-shim --driver process --listen unix:/run/ote/shi
 
 def main() -> int:
     """Runs the program; returns its exit code."""
-    try:
-        code = program.main(prog_name="ote-local-shim", standalone_mode=False)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.Abort:
-        return 130
-    except OteError as error:
-        click.echo(f"ote-local-shim: {error.message}", err=True)
-        return 2 if error.code == "INVALID_ARGUMENT" else 1
-    return code if isinstance(code, int) else 0
-
-
-def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    shown = f" [default: {option.show(option.default)}]" if option.default not in (None, (), False) else ""
-    if option.kind == "bool":
-        return click.option(f"--{option.flag}", option.name, is_flag=True, default=None, help=option.doc)
-    return click.option(
-        f"--{option.flag}",
-        option.name,
-        default=None,
-        multiple=option.repeated,
-        metavar=option.metavar,
-        help=f"{option.doc}{shown}",
-    )
-
-
-def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(describe(LocalShimSettings)):
-        function = _option(option)(function)
-    return function
+    return run_program(program, "ote-local-shim")
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"max_content_width": 110})
@@ -82,7 +49,7 @@ def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with any of these settings.",
 )
-@_with_settings
+@with_settings(LocalShimSettings)
 @click.pass_context
 def program(context: click.Context, /, config: Path | None, **flags: Any) -> int | None:
     """Serve this machine as a cluster: Kubernetes manifests as processes or podman containers."""

@@ -7,6 +7,7 @@ line on stderr and an exit code.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import os
 import traceback
@@ -110,13 +111,13 @@ class Program(Nouns):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Reads the program's own options."""
-        with _usage_in_one_line():
+        with _in_one_line():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
-            with _usage_in_one_line():
+            with _in_one_line():
                 return super().invoke(ctx)
         except OteError as error:
             raise Failure(error.message, of_error(error)) from error
@@ -132,7 +133,7 @@ class Program(Nouns):
 
 
 @contextmanager
-def _usage_in_one_line() -> Iterator[None]:
+def _in_one_line() -> Iterator[None]:
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
@@ -141,3 +142,7 @@ def _usage_in_one_line() -> Iterator[None]:
         command = error.ctx.command_path if error.ctx else "ote-ctl"
         message = error.format_message().rstrip(".")
         raise Failure(f"{message[:1].lower()}{message[1:]}; see {command} --help", Exit.USAGE) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # who reads has had enough, and click ends quietly
+            raise
+        raise Failure(f"cannot use {error.filename or 'the output'}: {error.strerror}", Exit.INTERNAL) from error

@@ -17,6 +17,7 @@ from ote.cli.views import Document, age, moment, token_view
 from ote.client.client import Client
 from ote.model.errors import FailedPrecondition
 from ote.model.names import is_name
+from ote.pki import replace_private
 
 
 @click.group(cls=Nouns)
@@ -51,15 +52,16 @@ def create(ttl: float, uses: int, name_pattern: str, allow_children: bool, file:
     request = trust_pb2.CreateJoinTokenRequest(uses=uses, name_pattern=name_pattern, allow_children=allow_children)
     request.ttl.FromTimedelta(timedelta(seconds=ttl))
 
+    target = _target(file) if file is not None else None
+
     async def work(client: Client) -> tuple[trust_pb2.CreateJoinTokenResponse, str]:
         answer = await client.create_join_token(request)
+        if target is not None:
+            await _keep(client, answer, target)
         return answer, answer.parent or (await client.controller()).advertise or await client.address()
 
     answer, parent = connected(work)
-    secret = answer.secret
-    if file is not None:
-        _write(file, secret)
-        secret = f"@{file}"
+    secret = answer.secret if file is None else f"@{file}"
     view = token_view(answer.token)
     whom = f"names like {view['name_pattern']}" if view["name_pattern"] else "any name"
     count = f"{view['uses']} time{'s' if view['uses'] != 1 else ''}" if view["uses"] else "any number of times"
@@ -76,14 +78,27 @@ def join_line(name_pattern: str, parent: str, secret: str) -> str:
     )
 
 
-def _write(file: str, secret: str) -> None:
+def _target(file: str) -> Path:
+    """Where the token is to be written. Raises FailedPrecondition before one is made."""
+    target = Path(file).resolve()
+    if target.exists() and not target.is_file():
+        raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: it is not a file")
+    if not os.access(target.parent, os.W_OK):
+        why = "no permission" if target.parent.exists() else "there is no such folder"
+        raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: {why}; no token was made")
+    return target
+
+
+async def _keep(client: Client, made: trust_pb2.CreateJoinTokenResponse, target: Path) -> None:
+    """Writes the secret, which nobody can ask for again; ends the token where that fails."""
     try:
-        Path(file).unlink(missing_ok=True)
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as target:
-            target.write(secret + "\n")
+        replace_private(target, f"{made.secret}\n".encode())
     except OSError as error:
-        raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: {error.strerror}") from None
+        await client.revoke_join_token(made.token.id)
+        raise FailedPrecondition(
+            "FILE_NOT_WRITABLE",
+            f"cannot write {target}: {error.strerror}; the token is revoked again, make another with another -o",
+        ) from None
 
 
 @token.command("list")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -43,8 +44,10 @@ def backup(data_dir: Path, file: Path) -> None:
             _archive(data_dir, raw, file.parent)
             raw.flush()
             os.fsync(raw.fileno())
-    except BaseException:
+    except BaseException as error:
         file.unlink()
+        if isinstance(error, OSError):
+            raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: {error.strerror or error}") from None
         raise
 
 
@@ -67,6 +70,14 @@ def restore(data_dir: Path, file: Path) -> None:
     if data_dir.exists() and any(data_dir.iterdir()):
         raise FailedPrecondition("NOT_EMPTY", f"{data_dir} is not empty: restore into a folder of its own")
     parts = _read(file)
+    try:
+        _fill(data_dir, parts)
+    except BaseException:
+        shutil.rmtree(data_dir, ignore_errors=True)  # it was empty, and half of a controller is none
+        raise
+
+
+def _fill(data_dir: Path, parts: dict[str, bytes]) -> None:
     make_private_dir(data_dir)
     for name, content in parts.items():
         write_private(data_dir / name, content)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ote.model.errors import FailedPrecondition, ResourceExhausted
+from ote.model.errors import FailedPrecondition, OteError, ResourceExhausted
 
 _PAUSE = 0.001
 """Seconds between commits while batches hold more than one: + 60 % throughput, no cost when idle."""
@@ -69,13 +69,15 @@ class Store:
     def open(cls, path: Path, *, tables: Sequence[str]) -> Store:
         """Open or create the file (mode 0600) with these tables.
 
-        Errors: FailedPrecondition (STORE_DAMAGED) when the file is not a sound database.
+        Errors: FailedPrecondition (STORE_DAMAGED) when the file is not a sound database, those of `commit`.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         try:
             return cls(path, tables)
         except sqlite3.DatabaseError as error:
+            if _is_full(error) or getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR"):
+                raise _explain(error) from error
             raise FailedPrecondition(
                 "STORE_DAMAGED", f"{path} cannot be read as a database ({error}); restore it from a backup"
             ) from error
@@ -181,10 +183,16 @@ def _chunks(rows: list[_Row]) -> Iterator[list[_Row]]:
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy a database as of now to a new file (mode 0600), while it may be in use by another process."""
+    """Copy a database as of now to a new file (mode 0600), while it may be in use by another process.
+
+    Errors: as `Store.commit`.
+    """
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copy:
-        original.backup(copy)
+    try:
+        with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copy:
+            original.backup(copy)
+    except sqlite3.Error as error:
+        raise _explain(error) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -204,9 +212,13 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _explain(error: Exception) -> Exception:
-    if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+
+
+def _explain(error: Exception) -> OteError:
+    if _is_full(error):
         return ResourceExhausted(
             "DISK_FULL", f"the disk is full ({error}); make room, then try again", retry_after=10.0
         )
-    return FailedPrecondition("STORE_FAILED", f"the store cannot be written ({error}); check the disk")
+    return FailedPrecondition("STORE_FAILED", f"the store cannot be written ({error}); check the disk and its room")

@@ -1,0 +1,59 @@
+"""What programs that run for long have in common: options made of their settings, one line when they cannot run.
+
+Not here: any program. The one idea: whatever a command raises ends as a line on stderr and an exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ote.config.settings import BaseSettings, Option, describe
+from ote.model.errors import OteError
+
+
+def run_program(program: click.Group, name: str) -> int:
+    """Runs a command line to its end; the exit code is 0, 1, for bad input 2, after ctrl-C 130."""
+    try:
+        code = program.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        return 130
+    except OteError as error:
+        click.echo(f"{name}: {error.message}", err=True)
+        return 2 if error.code == "INVALID_ARGUMENT" else 1
+    except OSError as error:
+        click.echo(f"{name}: cannot use {error.filename or 'the output'}: {error.strerror or error}", err=True)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def with_settings(settings: type[BaseSettings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option for each field; one that is not given is None."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(describe(settings)):
+            function = _option(option)(function)
+        return function
+
+    return decorate
+
+
+def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    if option.kind == "bool":
+        return click.option(f"--{option.flag}", option.name, is_flag=True, default=None, help=option.doc)
+    shown = f" [default: {option.show(option.default)}]" if option.default not in (None, (), {}, "", False) else ""
+    return click.option(
+        f"--{option.flag}",
+        option.name,
+        default=None,
+        multiple=option.repeated,
+        metavar=option.metavar,
+        help=f"{option.doc}{shown}",
+    )
