@@ -7,7 +7,6 @@ and revocation are exact, and the same joiner gets the same answer however often
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -113,8 +112,6 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         self._tokens = {token.id: token for token in tokens}
         self._held: dict[str, tuple[str, float, str]] = {}
         """Name → uid, until when, and for which controller."""
-        self._redeeming = asyncio.Lock()
-        """Uses are counted one after the other, across the questions that are asked in between."""
         self._log = structlog.get_logger("ote.clustercontroller.trust")
 
     # --- joining --------------------------------------------------------------------------------------------------
@@ -165,10 +162,6 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         return response
 
     async def _redeem(self, token_id: str, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
-        async with self._redeeming:
-            return await self._redeem_alone(token_id, request)
-
-    async def _redeem_alone(self, token_id: str, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
         token = self._tokens.get(token_id)
         key = public_key_of_csr(request.csr)
         if token is None:
@@ -180,14 +173,10 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
                 "CHILDREN_NOT_ALLOWED",
                 "the token does not allow children: leave --advertise away, or ask for one made with --allow-children",
             )
-        used = token.used.get(request.uid)
-        if used != (request.name, key):
-            self._allow(token, request, again=used is not None)
+        if token.used.get(request.uid) != (request.name, key):
+            self._allow(token, request)
             await self._reserve(request.name, request.uid)
-            token.used[request.uid] = (request.name, key)
-            await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
-            self._log.info("cluster enrolled", cluster=request.name, uid=request.uid, token=token.id)
-            self._count("ote_trust_enrolments_total", (), 1.0)
+            await self._use(token, request, key)
         return trust_pb2.EnrolResponse(
             certificates=self._sign(
                 request.name, request.uid, request.csr, request.ca_csr if request.wants_children else b""
@@ -195,12 +184,27 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             parent_name=self._membership.member.name,
         )
 
-    def _allow(self, token: TokenRow, request: trust_pb2.EnrolRequest, *, again: bool) -> None:
+    async def _use(self, token: TokenRow, request: trust_pb2.EnrolRequest, key: bytes) -> None:
+        """Count a use. The token is looked at once more: others may have come while the name was asked for."""
+        joiner = (request.name, key)
+        if token.used.get(request.uid) == joiner:
+            return
+        self._allow(token, request)
+        token.used[request.uid] = joiner
+        try:
+            await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
+        except OteError:
+            del token.used[request.uid]
+            raise
+        self._log.info("cluster enrolled", cluster=request.name, uid=request.uid, token=token.id)
+        self._count("ote_trust_enrolments_total", (), 1.0)
+
+    def _allow(self, token: TokenRow, request: trust_pb2.EnrolRequest) -> None:
         if token.revoked:
             raise PermissionDenied("TOKEN_REVOKED", "the token was revoked; ask for another")
         if token.expires <= self._clock.wall():
             raise PermissionDenied("TOKEN_EXPIRED", "the token has expired; ask for another")
-        if again:
+        if request.uid in token.used:
             raise PermissionDenied("KEY_MISMATCH", "this uid has joined with another name or key")
         if token.uses and len(token.used) >= token.uses:
             raise PermissionDenied(

@@ -17,6 +17,7 @@ import pytest
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.trust.v1 import trust_pb2
+from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.trust import TokenRow
 from ote.model.errors import OteError
@@ -127,6 +128,29 @@ async def test_a_token_for_one_is_not_used_twice_at_once(tree: Tree) -> None:
         *(enrol(tree, "east", token, f"edge-{number}") for number in range(8)), return_exceptions=True
     )
     assert sum(isinstance(answer, trust_pb2.EnrolResponse) for answer in answers) == 1
+
+
+async def test_a_root_that_is_slow_to_hold_a_name_holds_up_that_joiner_alone(tree: Tree) -> None:
+    root = await tree.start("root")
+    await tree.start("east", "root")
+    await until(lambda: tree.nodes["east"].shell.core.parents.connected)
+    token = (await tree.token("east")).secret
+    key, uid = new_key(), secrets.token_hex(16)
+    await enrol(tree, "east", token, "edge-1", key=key, uid=uid)
+    answer, asked, go_on = root.shell.answer, asyncio.Event(), asyncio.Event()
+
+    async def late(ask: fx.Ask) -> bytes:
+        asked.set()
+        await go_on.wait()
+        return await answer(ask)
+
+    root.shell.answer = late
+    new = asyncio.create_task(enrol(tree, "east", token, "edge-2"))
+    await asyncio.wait_for(asked.wait(), 5.0)
+    await asyncio.wait_for(enrol(tree, "east", token, "edge-1", key=key, uid=uid), 2.0)
+    assert not new.done()
+    go_on.set()
+    assert (await new).parent_name == "east"
 
 
 async def test_a_token_is_handed_on_to_its_maker_and_a_lost_maker_is_named(tree: Tree) -> None:
