@@ -15,7 +15,6 @@ import click
 
 import ote
 from ote.apps.daemon import run_program, with_settings
-from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
@@ -108,6 +107,8 @@ _data_dir = click.option(
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup_command(data_dir: Path, file: Path) -> None:
     """Copy identity and store into FILE, also while the controller runs. FILE holds private keys."""
+    from ote.clustercontroller.backup import backup  # late: a controller does not need archives
+
     backup(data_dir, file)
     click.echo(f"{data_dir} is kept in {file}; it holds private keys")
 
@@ -117,6 +118,8 @@ def backup_command(data_dir: Path, file: Path) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def restore_command(data_dir: Path, file: Path) -> None:
     """Fill an empty folder from a backup. What happened since is not known to the restored controller."""
+    from ote.clustercontroller.backup import restore  # late, as above
+
     restore(data_dir, file)
     click.echo(f"{data_dir} is as it was in {file}; start it as before")
 

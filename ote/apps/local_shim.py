@@ -29,7 +29,6 @@ from ote.rpc.tls import TlsIdentity
 from ote.runtime.main import run_main, stop_on_signals
 from ote.shims.local.settings import LocalShimSettings
 from ote.shims.local.shim import SERVER_OPTIONS, SERVICE, LocalShim
-from ote.telemetry.http import TelemetryServer
 from ote.telemetry.logs import get_logger, set_up_logs
 from ote.telemetry.metrics import Metrics
 
@@ -138,6 +137,8 @@ def _identity(settings: LocalShimSettings) -> TlsIdentity | None:
 def _telemetry(settings: LocalShimSettings, shim: LocalShim, metrics: Metrics) -> list[Any]:
     if settings.metrics_listen is None:
         return []
+    from ote.telemetry.http import TelemetryServer  # late: who is not scraped saves 1.6 MB
+
     host, port = split_host_port(settings.metrics_listen)
     return [TelemetryServer(host, port, metrics, lambda: shim.trouble or None).run()]
 

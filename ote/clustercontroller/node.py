@@ -49,7 +49,6 @@ from ote.rpc.tls import TlsIdentity
 from ote.runtime.clock import MonotonicClock
 from ote.runtime.watch import WatchHub
 from ote.store.sqlite import Store
-from ote.telemetry.http import TelemetryServer
 from ote.telemetry.metrics import Metrics
 
 _LAST_WORDS = 0.05
@@ -113,6 +112,8 @@ class Node:
         self._run(self.payloads.keep_clean(), "payloads")
         self._run(self.membership.keep_fresh(lambda: self.shell.core.parents.parent, self._renewed), "renew")
         if settings.metrics_listen:
+            from ote.telemetry.http import TelemetryServer  # late: who is not scraped saves 1.6 MB
+
             host, port = split_host_port(settings.metrics_listen)
             self._run(TelemetryServer(host, port, self._metrics, self.status.not_ready).run(), "telemetry")
 

@@ -12,7 +12,8 @@ from http import HTTPStatus
 
 import structlog
 
-from ote.telemetry.metrics import CONTENT_TYPE, Metrics
+from ote.telemetry.exposition import CONTENT_TYPE, text_of
+from ote.telemetry.metrics import Metrics
 
 MAX_REQUEST = 8 * 1024
 TIMEOUT = 5.0
@@ -101,7 +102,8 @@ class TelemetryServer:
     async def _page(self, path: bytes) -> tuple[HTTPStatus, bytes, str]:
         plain = "text/plain; charset=utf-8"
         if path == b"/metrics":
-            return HTTPStatus.OK, await self._metrics.scrape(), CONTENT_TYPE
+            await self._metrics.prepare()
+            return HTTPStatus.OK, text_of(self._metrics), CONTENT_TYPE
         if path == b"/healthz":
             return HTTPStatus.OK, b"ok\n", plain
         if path == b"/readyz":

@@ -1,26 +1,17 @@
-"""The numbers of one process, by the names of the catalog, and their text for Prometheus.
+"""The numbers of one process, by the names of the catalog.
 
-Not here: names and meanings (`catalog`), when they change. The one idea: a metric is asked for by its name in the
-catalog, so that nothing can be counted that is not documented. A number is a plain object of the loop's thread, without
-a lock, so that it may be counted where every message passes; what is cheaper to read than to count is set just before
-the text is made (`before_scrape`).
+Not here: names and meanings (`catalog`), when they change, their text (`exposition`). The one idea: a metric is asked
+for by its name in the catalog, so that nothing can be counted that is not documented. A number is a plain object of the
+loop's thread, without a lock, so that it may be counted where every message passes; what is cheaper to read than to
+count is set just before the text is made (`before_scrape`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from itertools import accumulate
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from ote.telemetry.catalog import CATALOG, Kind, Metric
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _OTHER = "other"
 
@@ -73,10 +64,7 @@ class Metrics:
             else:
                 self._numbers[metric.name] = {}
         self._before: list[Callable[[], Awaitable[None]]] = []
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Families(self._families))
-        if process:
-            ProcessCollector(registry=self._registry)
+        self.process = process
 
     def counter(self, name: str, *labels: str) -> Number:
         """The counter with these label values; keep it where it is used often."""
@@ -116,15 +104,20 @@ class Metrics:
         """Have this run before each scrape, to set what is read and not counted. It must leave the loop room."""
         self._before.append(prepare)
 
-    async def scrape(self) -> bytes:
-        """All metrics as they are now, in Prometheus' text format."""
+    async def prepare(self) -> None:
+        """Set what is read and not counted; before each scrape."""
         for prepare in self._before:
             await prepare()
-        return self.text()
 
-    def text(self) -> bytes:
-        """All metrics as they were set last, in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def numbers(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], Number]]]:
+        """Counters and gauges of the catalog, with those that were asked for, by label values."""
+        for name, numbers in self._numbers.items():
+            yield self._metrics[name], numbers
+
+    def distributions(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], Distribution]]]:
+        """The same of histograms."""
+        for name, distributions in self._distributions.items():
+            yield self._metrics[name], distributions
 
     def _number(self, name: str, labels: tuple[str, ...], kind: Kind) -> Number:
         of_name = self._numbers[name]
@@ -141,32 +134,3 @@ class Metrics:
         if len(labels) != len(metric.labels):
             raise ValueError(f"{name} has the labels {metric.labels}, not {len(labels)} of them")
         return metric
-
-    def _families(self) -> Iterator[Family]:
-        for metric in self._metrics.values():
-            if metric.kind is Kind.HISTOGRAM:
-                yield self._histogram(metric)
-                continue
-            make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
-            family = make(metric.name, metric.help, labels=metric.labels)
-            for labels, number in self._numbers[metric.name].items():
-                family.add_metric(labels, number.value)
-            yield family
-
-    def _histogram(self, metric: Metric) -> Family:
-        family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-        bounds = [*map(str, metric.buckets), "+Inf"]
-        for labels, distribution in self._distributions[metric.name].items():
-            counts = accumulate(distribution.counts)
-            family.add_metric(labels, list(zip(bounds, counts, strict=True)), distribution.sum)
-        return family
-
-
-class _Families(Collector):
-    """What prometheus_client asks at each scrape."""
-
-    def __init__(self, families: Callable[[], Iterator[Family]]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Family]:
-        return self._families()
