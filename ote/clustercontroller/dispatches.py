@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from ote.clustercontroller.clusters import select
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.origin_state import OriginDispatch
 from ote.clustercontroller.core.records import TargetRow
 from ote.clustercontroller.core.states import (
     AWAY,
@@ -310,9 +311,8 @@ class Dispatches:
                 "DISPATCH_NOT_FOUND",
                 f"{self._core.ctx.name} knows no dispatch {dispatch_id!r}; see 'ote-ctl dispatch list'",
             )
-        rows = [target.row for target in dispatch.targets.values()]
-        view = views.dispatch(self._core.ctx.name, dispatch.row, rows)
-        view.targets.extend(self.target(dispatch_id, row) for row in rows)
+        view = self.summary(dispatch)
+        view.targets.extend(self.target(dispatch_id, target.row) for target in dispatch.targets.values())
         return view
 
     def shown_to(self, dispatch_id: str, asker: str) -> route_pb2.Dispatch:
@@ -334,12 +334,9 @@ class Dispatches:
             )
         return view
 
-    def all(self, *, unsettled_only: bool) -> Iterable[route_pb2.Dispatch]:
-        """Dispatches of this origin without targets, newest first."""
-        for dispatch in self._core.origin.newest():
-            if not (unsettled_only and dispatch.settled):
-                rows = [target.row for target in dispatch.targets.values()]
-                yield views.dispatch(self._core.ctx.name, dispatch.row, rows)
+    def summary(self, dispatch: OriginDispatch) -> route_pb2.Dispatch:
+        """A dispatch of this origin without its targets."""
+        return views.dispatch(self._core.ctx.name, dispatch.row, [target.row for target in dispatch.targets.values()])
 
     async def follow(self, origin: str, dispatch_id: str) -> AsyncIterator[route_pb2.Dispatch]:
         """Another origin's dispatch, asked for again and again until it is settled."""

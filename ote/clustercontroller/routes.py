@@ -13,6 +13,7 @@ import grpc.aio
 from ote.api.route.v1 import route_pb2, route_pb2_grpc, tunnel_pb2
 from ote.clustercontroller.clusters import by_name, find
 from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.core.origin_state import OriginDispatch
 from ote.clustercontroller.core.states import ONLINE
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
 from ote.clustercontroller.many import Many
@@ -225,8 +226,9 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
     async def ListDispatches(
         self, request: route_pb2.ListDispatchesRequest, context: Context
     ) -> route_pb2.ListDispatchesResponse:
+        kept = self._core.origin.newest()
         page, token = page_of(
-            self._dispatches.all(unsettled_only=request.unsettled_only),
+            (dispatch for dispatch in kept if not dispatch.settled) if request.unsettled_only else kept,
             _newest_first,
             size=request.page_size,
             token=request.page_token,
@@ -234,7 +236,8 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
             default=50,
             most=500,
         )
-        return route_pb2.ListDispatchesResponse(dispatches=page, next_page_token=token)
+        dispatches = [self._dispatches.summary(dispatch) for dispatch in page]
+        return route_pb2.ListDispatchesResponse(dispatches=dispatches, next_page_token=token)
 
     async def WatchDispatch(
         self, request: route_pb2.WatchDispatchRequest, context: Context
@@ -338,5 +341,6 @@ def add_routes(servicer: RouteServicer, server: grpc.aio.Server) -> None:
     add_connect(servicer.Connect, server)
 
 
-def _newest_first(dispatch: route_pb2.Dispatch) -> str:
-    return f"{10**15 - dispatch.created.ToMilliseconds():016d}/{dispatch.name}"
+def _newest_first(dispatch: OriginDispatch) -> str:
+    """Sorts as the core has them: numbers count acceptances."""
+    return f"{10**18 - dispatch.row.number:019d}"
