@@ -219,10 +219,8 @@ async def _dispatch(client: Client, command: command_pb2.Command) -> list[route_
     targets: dict[str, route_pb2.Target] = {}
     async with asyncio.timeout(30.0):
         async for event in client.dispatch(request):
-            if event.HasField("accepted"):
-                targets.update((target.cluster, target) for target in event.accepted.targets)
-            elif event.HasField("target"):
-                targets[event.target.cluster] = event.target
+            for target in (*event.accepted.targets, *event.changed.targets):
+                targets[target.cluster] = target
     failed = [target for target in targets.values() if target.state != route_pb2.TARGET_STATE_SUCCEEDED]
     if failed or sorted(targets) != EDGES:
         why = "; ".join(f"{target.cluster}: {target.reason} {target.message}" for target in failed)

@@ -24,8 +24,8 @@ class Story:
             case "accepted":
                 self.name, self.accepted = event.accepted.dispatch, True
                 return [target for target in event.accepted.targets if self._take(target)]
-            case "target":
-                return [event.target] if self._take(event.target) else []
+            case "changed":
+                return [target for target in event.changed.targets if self._take(target)]
             case "summary":
                 self.finished = True
         return []

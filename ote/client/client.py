@@ -382,7 +382,7 @@ def _as_dispatch_event(event: route_pb2.WatchDispatchResponse) -> route_pb2.Disp
     match event.WhichOneof("event"):
         case "accepted":
             return route_pb2.DispatchResponse(accepted=event.accepted)
-        case "target":
-            return route_pb2.DispatchResponse(target=event.target)
+        case "changed":
+            return route_pb2.DispatchResponse(changed=event.changed)
         case _:
             return route_pb2.DispatchResponse(summary=event.summary)

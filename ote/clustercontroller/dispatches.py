@@ -8,6 +8,7 @@ when it gets there, so a slow one skips what is outdated and holds up nobody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,9 @@ _MAX_SHOWN_OUTPUT = 64 * 1024
 """A larger output is shown at its origin only."""
 _FOLLOW = 1.0
 """Seconds between two looks at another origin's dispatch that is watched from here."""
+_GATHER = 0.01
+"""Seconds for which changes gather after several came at once: fewer events, with more in each."""
+_SEVERAL = 8
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -76,10 +80,19 @@ class Watcher:
 
     changed: dict[str, None] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
         self.changed[uid] = None
         self.wake.set()
+        if settled:
+            self.settled.set()
+
+    async def gather(self) -> None:
+        """Let changes gather for a moment, unless the last one is there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER):
+                await self.settled.wait()
 
 
 class Dispatches:
@@ -277,6 +290,8 @@ class Dispatches:
                 watcher.wake.clear()
                 changed, watcher.changed = watcher.changed, {}
                 yield [dispatch.targets[uid].row for uid in changed if uid in dispatch.targets]
+                if len(changed) >= _SEVERAL and not dispatch.settled:
+                    await watcher.gather()
         finally:
             self.leave(dispatch_id, watcher)
 

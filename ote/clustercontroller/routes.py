@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -44,6 +44,8 @@ _MAX_BULK = 64
 """Fetches of one member at once."""
 _MAX_PUSHES = 16
 """Outputs of one member at once; each is held until the next hop has it."""
+_EVENT_BYTES = 256 * 1024
+"""An event of changed targets is full with so many."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -182,17 +184,17 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
             yield response
 
     async def _watch(self, dispatch_id: str, response: Callable[..., T]) -> AsyncIterator[T]:
-        """A dispatch of this origin until it is settled: accepted, each target that changes, summary."""
+        """A dispatch of this origin until it is settled: accepted, targets that change, summary."""
         first = True
         async for rows in self._dispatches.changes(dispatch_id):
-            targets = [self._dispatches.target(dispatch_id, row) for row in rows]
             if first:
                 name = f"{self._core.ctx.name}/{dispatch_id}"
+                targets = [self._dispatches.target(dispatch_id, row) for row in rows]
                 yield response(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
                 first = False
                 continue
-            for target in targets:
-                yield response(target=target)
+            for batch in _in_messages(self._dispatches.target(dispatch_id, row) for row in rows):
+                yield response(changed=route_pb2.Targets(targets=batch))
         yield response(summary=self._summary(dispatch_id))
 
     async def DispatchMany(  # type: ignore[override]  # reads and writes by itself
@@ -258,9 +260,8 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
                 yield route_pb2.WatchDispatchResponse(accepted=accepted)
                 known = {}
             else:
-                for target in dispatch.targets:
-                    if known.get(target.uid) != target:
-                        yield route_pb2.WatchDispatchResponse(target=target)
+                for batch in _in_messages(target for target in dispatch.targets if known.get(target.uid) != target):
+                    yield route_pb2.WatchDispatchResponse(changed=route_pb2.Targets(targets=batch))
             known = {target.uid: target for target in dispatch.targets}
             if all(is_final(target) for target in dispatch.targets):
                 yield route_pb2.WatchDispatchResponse(summary=route_pb2.Summary(states=dispatch.states))
@@ -339,6 +340,20 @@ def add_routes(servicer: RouteServicer, server: grpc.aio.Server) -> None:
     """Serve RouteService, its tunnels as bytes."""
     route_pb2_grpc.add_RouteServiceServicer_to_server(servicer, server)
     add_connect(servicer.Connect, server)
+
+
+def _in_messages(targets: Iterable[route_pb2.Target]) -> Iterator[list[route_pb2.Target]]:
+    """Targets in few messages, none of which is larger than gRPC takes."""
+    batch: list[route_pb2.Target] = []
+    room = _EVENT_BYTES
+    for target in targets:
+        room -= target.ByteSize()
+        batch.append(target)
+        if room <= 0:
+            yield batch
+            batch, room = [], _EVENT_BYTES
+    if batch:
+        yield batch
 
 
 def _newest_first(dispatch: OriginDispatch) -> str:

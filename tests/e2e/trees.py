@@ -233,9 +233,7 @@ async def watched(client: Client, dispatch: str, seconds: float = 15.0) -> Targe
 async def _last(events: list[route_pb2.DispatchResponse]) -> Targets:
     targets: Targets = {}
     for event in events:
-        targets |= by_name(event.accepted.targets)
-        if event.HasField("target"):
-            targets[event.target.cluster] = event.target
+        targets |= by_name([*event.accepted.targets, *event.changed.targets])
     return targets
 
 

@@ -120,7 +120,7 @@ def test_a_tree_is_drawn_also_when_its_news_contradict_one_another() -> None:
 def test_a_story_takes_each_change_once() -> None:
     story = Story()
     target = route_pb2.Target(cluster="a", state=route_pb2.TARGET_STATE_RUNNING)
-    event = route_pb2.DispatchResponse(target=target)
+    event = route_pb2.DispatchResponse(changed=route_pb2.Targets(targets=[target]))
     assert story.take(event) == [target]
     assert story.take(event) == []
     assert story.take(route_pb2.DispatchResponse(accepted=route_pb2.Accepted(dispatch="r/1", targets=[target]))) == []

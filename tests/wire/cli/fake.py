@@ -153,7 +153,7 @@ def story(*events: Any) -> Callable[[Any], list[Any]]:
             if isinstance(event, list):
                 answers.append(kind(accepted=route_pb2.Accepted(dispatch=name, targets=event)))
             elif isinstance(event, route_pb2.Target):
-                answers.append(kind(target=event))
+                answers.append(kind(changed=route_pb2.Targets(targets=[event])))
             else:
                 answers.append(event)
         if not any(event is HANG or isinstance(event, OteError) for event in events):

@@ -302,8 +302,6 @@ async def dispatch(stubs: Stubs, clusters: str, *, within: float = 10.0, **more:
     )
     states: dict[str, str] = {}
     async for response in stubs.routes.Dispatch(request, timeout=within):
-        kind = response.WhichOneof("event")
-        targets = response.accepted.targets if kind == "accepted" else [response.target] if kind == "target" else []
-        for target in targets:
+        for target in (*response.accepted.targets, *response.changed.targets):
             states[target.cluster] = route_pb2.TargetState.Name(target.state).removeprefix("TARGET_STATE_")
     return states
