@@ -500,7 +500,6 @@ class Controller:
         if connected != self._was_connected:
             self._was_connected, self.connected_since = connected, self.ctx.now
         self.target.flush()
-        self.origin.flush()
         if self._waiting:
             self._check_waiting()
         if self._stopping is not None and self.parents.stopped:

@@ -283,8 +283,10 @@ class Report:
 
 @dataclass(slots=True)
 class Ack:
+    """Each of the targets has settled each of the dispatches."""
+
     origin_uid: str
-    target_uid: str
+    target_uids: list[str]
     dispatch_ids: list[str]
     hop_limit: int = 32
 

@@ -4,7 +4,7 @@ What lives here: what is sent, sent again, revoked, and what an answer means. Wh
 and `origin_state`'s. What a target does is `target`'s; what a hop does is `router`'s.
 
 Events: `submit`, `cancel` (callers); `report` (what targets and hops say); `paths_changed`, `gone` (the registry);
-`wake` (time); `flush` at the end of each event, which sends the acknowledgements collected in it.
+`wake` (time).
 Effects: Put and Remove of dispatches, targets, sequences and self; Barrier; Answer; TargetChanged; Log; and through
 `route` deliveries, revocations and acknowledgements.
 
@@ -13,7 +13,8 @@ Invariants:
   not sent the origin alone ends it; afterwards only its target does, or the loss of a disk.
 * To one cluster, in one journal, a change is sent only after all earlier ones; `after` never changes while it may be
   there.
-* A result is acknowledged after it is on disk, and again each time it comes. A final state changes never, but
+* A result is acknowledged after it is on disk, and again each time it comes; nobody waits for that, so those of some
+  hundredths of a second go together. A final state changes never, but
   OUTCOME_UNKNOWN once, into the truth.
 * A timer per dispatch, and one per cluster that has turned something away. No event looks at everything.
 
@@ -56,6 +57,8 @@ from ote.model.errors import AlreadyExists, NotFound, ResourceExhausted
 
 _HOPS = 32
 _ACKS_AT_ONCE = 256
+_ACK_AFTER = 0.05
+"""Seconds for which acknowledgements gather."""
 _READ_SILENCE = 60.0
 """Seconds of silence after which a read is given up."""
 _READ_DELAY_CAP = 10.0
@@ -76,7 +79,7 @@ class Origin:
         self._timers = Timers(ctx)
         self._ledger = Ledger(ctx, own, self._timers)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
-        self._acks: dict[str, list[str]] = {}
+        self._acks: dict[str, dict[str, None]] = {}
         self._kinds = {
             m.RECEIVED: self._received,
             m.PROGRESS: self._progress,
@@ -126,15 +129,17 @@ class Origin:
                 self._schedule(dispatch)
         self._timers.run()
 
-    def flush(self) -> None:
-        """Acknowledge the results that came with this event, once they are on disk."""
-        if not self._acks:
-            return
+    def _acknowledge(self) -> None:
+        """Acknowledge the results that came lately, once they are on disk: those of the same dispatches together."""
         acks, self._acks = self._acks, {}
         self._ctx.barrier()
-        for uid, ids in acks.items():
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for uid, some in acks.items():
+            ids = list(some)
             for start in range(0, len(ids), _ACKS_AT_ONCE):
-                self._route.ack(m.Ack(self._ctx.uid, uid, ids[start : start + _ACKS_AT_ONCE], _HOPS))
+                alike.setdefault(tuple(ids[start : start + _ACKS_AT_ONCE]), []).append(uid)
+        for same, uids in alike.items():
+            self._route.ack(m.Ack(self._ctx.uid, uids, list(same), _HOPS))
 
     def _schedule(self, dispatch: OriginDispatch, at_most: float | None = None) -> None:
         """Set the dispatch's timer: to the next sending if something was sent, else to the end of its time."""
@@ -492,7 +497,9 @@ class Origin:
             self._ack(report)
 
     def _ack(self, report: m.Report) -> None:
-        self._acks.setdefault(report.target_uid, []).append(report.dispatch_id)
+        if not self._acks:
+            self._timers.at(self._ctx.now + _ACK_AFTER, self._acknowledge)
+        self._acks.setdefault(report.target_uid, {})[report.dispatch_id] = None
 
     def _lost(self, target: OriginTarget, report: m.Report) -> None:
         """The target knows nothing of it and never will: another journal, or settled and forgotten."""

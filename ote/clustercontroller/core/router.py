@@ -18,6 +18,8 @@ _FRAME = 28 * 1024
 """Bytes that one Deliver may roughly take, so that it fits a frame."""
 _TARGET = 96
 """Bytes that one target takes in a Deliver, roughly."""
+_UID = 34
+"""Bytes that a uid, or the id of a dispatch, takes in an Ack."""
 
 
 class Routes(Protocol):
@@ -76,11 +78,19 @@ class Router:
             self._toward(report.origin_uid, replace(report, hop_limit=report.hop_limit - 1))
 
     def ack(self, ack: m.Ack) -> None:
-        """Carry an acknowledgement to its target; dropped where there is no way, the target asks again."""
-        if ack.target_uid == self._ctx.uid:
-            self.ends.acknowledged(ack)
-        elif ack.hop_limit > 0:
-            self._toward(ack.target_uid, replace(ack, hop_limit=ack.hop_limit - 1))
+        """Carry an acknowledgement to its targets, once per next hop; dropped where there is no way, the target asks
+        again."""
+        hops: dict[int, list[str]] = {}
+        for uid in ack.target_uids:
+            if uid == self._ctx.uid:
+                self.ends.acknowledged(ack)
+            elif ack.hop_limit > 0 and (link := self._way(uid)) is not None:
+                hops.setdefault(link, []).append(uid)
+        room = max(1, (_FRAME - _UID * len(ack.dispatch_ids)) // _UID)
+        for link, uids in hops.items():
+            for start in range(0, len(uids), room):
+                chunk = uids[start : start + room]
+                self._ctx.send(link, m.Ack(ack.origin_uid, chunk, ack.dispatch_ids, ack.hop_limit - 1))
 
     def pass_on(self, uid: str, item: m.Call | m.Reply) -> bool:
         """Carry a question or an answer toward `uid` ("" is the root); False where there is no way."""
@@ -88,15 +98,21 @@ class Router:
             return False
         return self._toward(uid, replace(item, hop_limit=item.hop_limit - 1))
 
-    def _toward(self, uid: str, item: m.Report | m.Ack | m.Call | m.Reply) -> bool:
+    def _toward(self, uid: str, item: m.Report | m.Call | m.Reply) -> bool:
+        link = self._way(uid)
+        if link is None:
+            return False
+        self._ctx.send(link, item)
+        return True
+
+    def _way(self, uid: str) -> int | None:
+        """The link for what is to be sent now toward a controller, down if it is below, else up."""
         link = self._routes.next_hop(uid) if uid else None
         if link is None:
             link = self._parent_link()
-            if link is None:
-                return False
-            self._before_up()
-        self._ctx.send(link, item)
-        return True
+            if link is not None:
+                self._before_up()
+        return link
 
     def _by_hop(self, item: m.Deliver | m.Revoke, targets: list[m.DeliveryTarget]) -> dict[int, list[m.DeliveryTarget]]:
         hops: dict[int, list[m.DeliveryTarget]] = {}

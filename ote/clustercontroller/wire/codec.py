@@ -250,7 +250,9 @@ def _report(v: m.Report) -> pb.Report:
 
 
 def _ack(v: m.Ack) -> pb.Ack:
-    return pb.Ack(origin_uid=v.origin_uid, target_uid=v.target_uid, dispatch_ids=v.dispatch_ids, hop_limit=v.hop_limit)
+    return pb.Ack(
+        origin_uid=v.origin_uid, target_uids=v.target_uids, dispatch_ids=v.dispatch_ids, hop_limit=v.hop_limit
+    )
 
 
 def _call(v: m.Call) -> pb.Call:
@@ -468,7 +470,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
         v.origin_uid, v.incarnation, v.dispatch_id, v.expired, v.hop_limit, [_from_target(t) for t in v.targets]
     ),
     "report": _from_report,
-    "ack": lambda v: m.Ack(v.origin_uid, v.target_uid, list(v.dispatch_ids), v.hop_limit),
+    "ack": lambda v: m.Ack(v.origin_uid, list(v.target_uids), list(v.dispatch_ids), v.hop_limit),
     "call": lambda v: m.Call(v.id, v.from_uid, v.to_uid, v.method, v.body, v.hop_limit),
     "reply": lambda v: m.Reply(v.id, v.to_uid, v.code, v.reason, v.message, v.body, v.hop_limit),
 }

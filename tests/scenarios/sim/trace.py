@@ -144,7 +144,7 @@ _SHORT: dict[type, Callable[[Any], str]] = {
     m.Deliver: lambda i: f"Deliver {_id(i.dispatch_id)} {i.command} to {_aims(i.targets)}",
     m.Revoke: lambda i: f"Revoke {_id(i.dispatch_id)} {'expired' if i.expired else 'cancelled'} at {_aims(i.targets)}",
     m.Report: _report,
-    m.Ack: lambda i: f"Ack {', '.join(map(_id, i.dispatch_ids))} to {_name(i.target_uid)}",
+    m.Ack: lambda i: f"Ack {', '.join(map(_id, i.dispatch_ids))} to {', '.join(map(_name, i.target_uids))}",
     m.Call: lambda i: f"Call {i.method}",
     m.Reply: lambda i: f"Reply {i.code}",
 }

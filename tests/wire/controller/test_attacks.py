@@ -202,7 +202,7 @@ async def test_results_for_clusters_that_are_not_below_are_ignored(three: Tree) 
         incarnation = row.incarnation
         journal = w1.facts.journal_id
         await raw.say(m.Report(root, incarnation, dispatch_id, w1.uid, m.RESULT, 1, journal, 1, 1, "SUCCEEDED"))
-        await raw.say(m.Ack(root, w1.uid, [dispatch_id]))
+        await raw.say(m.Ack(root, [w1.uid], [dispatch_id]))
         await raw.say(m.Heartbeat(0, m.Digest(0, 0)))
         await asyncio.sleep(0.2)
         assert row.state not in ("SUCCEEDED", "FAILED")
@@ -215,8 +215,8 @@ async def test_an_acknowledgement_counts_only_from_its_origin(three: Tree) -> No
     w1.target.ack = acks.append  # type: ignore[method-assign,assignment]
     leaf = three.mint("root", "leaf", "a" * 32)
     async with attached(three, "root", leaf, "leaf", "a" * 32) as raw:
-        await raw.say(m.Ack(three.uid("root"), three.uid("w1"), ["c" * 32]))
-        await raw.say(m.Ack("a" * 32, three.uid("w1"), ["e" * 32]))
+        await raw.say(m.Ack(three.uid("root"), [three.uid("w1")], ["c" * 32]))
+        await raw.say(m.Ack("a" * 32, [three.uid("w1")], ["e" * 32]))
         await until(lambda: bool(acks))
     assert [ack.origin_uid for ack in acks] == ["a" * 32]
 

@@ -149,7 +149,7 @@ ABSURD: list[m.UpItem] = [
     m.Report(LEAF, MAX, "c" * 32, LEAF, m.RESULT, 2**32 - 1, "j", MAX, MAX, "SUCCEEDED", b"x", 9**9, 9**9),
     m.Report(LEAF, MAX, "c" * 32, LEAF, m.BUSY, 0, "j", MAX, MAX, retry_after_ms=2**32 - 1, hop_limit=0),
     m.Report(LEAF, MAX, "\x00", "../../x", m.JOURNAL_CHANGED, 0, "", MAX, MAX),
-    m.Ack(LEAF, LEAF, [""] * 100, 0),
+    m.Ack(LEAF, [LEAF], [""] * 100, 0),
     m.Call("", LEAF, "", "../../etc/passwd", b"\xff" * 1000, 2**32 - 1),
     m.Call("x", LEAF, "b" * 32, "ping", b"", 0),
     m.Call("x", LEAF, "", "reserve-name", b"\xc1", 3),

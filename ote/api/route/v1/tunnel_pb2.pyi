@@ -1364,35 +1364,37 @@ Global___Report: _TypeAlias = Report  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
-    """Ack tells a target that an origin holds its result."""
+    """Ack tells targets that an origin holds their results."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORIGIN_UID_FIELD_NUMBER: _builtins.int
-    TARGET_UID_FIELD_NUMBER: _builtins.int
+    TARGET_UIDS_FIELD_NUMBER: _builtins.int
     DISPATCH_IDS_FIELD_NUMBER: _builtins.int
     HOP_LIMIT_FIELD_NUMBER: _builtins.int
     origin_uid: _builtins.str
     """Required. Uid of the origin."""
-    target_uid: _builtins.str
-    """Required. Uid of the target."""
     hop_limit: _builtins.int
     """Required. Links it may still cross."""
     @_builtins.property
+    def target_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Uids of the targets; at each hop those that go on from there the same way."""
+
+    @_builtins.property
     def dispatch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Ids of dispatches."""
+        """Required. Ids of dispatches, each settled by each of the targets."""
 
     def __init__(
         self,
         *,
         origin_uid: _builtins.str = ...,
-        target_uid: _builtins.str = ...,
+        target_uids: _abc.Iterable[_builtins.str] | None = ...,
         dispatch_ids: _abc.Iterable[_builtins.str] | None = ...,
         hop_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatch_ids", b"dispatch_ids", "hop_limit", b"hop_limit", "origin_uid", b"origin_uid", "target_uid", b"target_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatch_ids", b"dispatch_ids", "hop_limit", b"hop_limit", "origin_uid", b"origin_uid", "target_uids", b"target_uids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,7 +157,6 @@ class OriginEnd:
         if due is not None and due <= self.now:
             self.origin.wake()
         happen()
-        self.origin.flush()
         effects, self.ctx.effects = self.ctx.effects, []
         self.disk.execute(effects, self._act)
 
@@ -236,7 +235,7 @@ class OriginEnd:
 
     def take(self) -> list[tuple[Any, ...]]:
         """What was sent since the last call: ("deliver", id, [(uid, seq, after, attempt)]), ("revoke", id, expired,
-        [uid]) and ("ack", uid, [ids])."""
+        [uid]) and ("ack", [uid], [ids])."""
         sent, self.sent = self.sent, []
         lines: list[tuple[Any, ...]] = []
         for item in sent:
@@ -246,7 +245,7 @@ class OriginEnd:
             elif isinstance(item, m.Revoke):
                 lines.append(("revoke", item.dispatch_id, item.expired, [aim.uid for aim in item.targets]))
             else:
-                lines.append(("ack", item.target_uid, item.dispatch_ids))
+                lines.append(("ack", item.target_uids, item.dispatch_ids))
         return lines
 
 
@@ -380,7 +379,7 @@ class TargetEnd:
         self.handle(lambda: self.target.revoke(revoke, aim))
 
     def ack(self, *dispatch_ids: str, origin: str = R) -> None:
-        self.handle(lambda: self.target.ack(m.Ack(origin, E1, list(dispatch_ids))))
+        self.handle(lambda: self.target.ack(m.Ack(origin, [E1], list(dispatch_ids))))
 
     def shim_up(self, shim: Shim) -> None:
         self.handle(lambda: self.target.shim_up(shim.up()))

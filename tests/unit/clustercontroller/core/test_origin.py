@@ -166,16 +166,18 @@ def test_a_result_is_acknowledged_after_it_is_on_disk_and_again_each_time_it_com
     end.disk.held = True
     end.now += 0.25
     end.report("d1", E1, m.RESULT, state="SUCCEEDED", body=b"r", journal_number=7, output_bytes=9)
+    end.pass_time(1.0)
     assert end.take() == []
     end.commit()
-    assert end.take() == [("ack", E1, ["d1"])]
+    assert end.take() == [("ack", [E1], ["d1"])]
     row = end.disk.tables["targets"][f"d1/{E1}"]
     assert (row.state, row.body, row.journal_number, row.output_bytes, row.latency_ms) == ("SUCCEEDED", b"r", 7, 9, 250)
     assert row.since == pytest.approx(1_000_000.25)
     end.report("d1", E1, m.RESULT, state="FAILED")
     end.report("d1", E1, m.PROGRESS)
     end.report("d1", E1, m.RECEIVED)
-    assert end.take() == [("ack", E1, ["d1"])]
+    end.pass_time(1.0)
+    assert end.take() == [("ack", [E1], ["d1"])]
     assert end.state("d1") == "SUCCEEDED"
 
 
@@ -190,7 +192,26 @@ def test_results_of_one_event_are_acknowledged_together() -> None:
             end.origin.report(m.Report("uid-R", 1, f"d{number}", E1, m.RESULT, state="SUCCEEDED"))
 
     end.handle(reports)
+    end.pass_time(1.0)
     assert [len(line[2]) for line in end.take()] == [256, 44]
+
+
+def test_results_of_some_hundredths_of_a_second_are_acknowledged_together_and_alike_ones_once() -> None:
+    end = OriginEnd(online(E1, E2))
+    end.submit("d1", E1, E2)
+    end.submit("d2", E1)
+    end.take()
+    end.report("d1", E1, m.RESULT, state="SUCCEEDED")
+    end.pass_time(0.02)
+    end.report("d1", E2, m.RESULT, state="FAILED")
+    end.pass_time(0.02)
+    assert end.take() == []
+    end.pass_time(0.02)
+    assert end.take() == [("ack", [E1, E2], ["d1"])]
+    end.report("d1", E2, m.RESULT, state="FAILED")
+    end.report("d2", E1, m.RESULT, state="SUCCEEDED")
+    end.pass_time(1.0)
+    assert end.take() == [("ack", [E2], ["d1"]), ("ack", [E1], ["d2"])]
 
 
 def test_a_result_of_an_unknown_dispatch_is_logged_and_acknowledged_and_nonsense_is_ignored() -> None:
@@ -201,7 +222,8 @@ def test_a_result_of_an_unknown_dispatch_is_logged_and_acknowledged_and_nonsense
     end.report("nobody", E1, m.RECEIVED)
     end.report("d1", E1, "NONSENSE")
     end.report("d1", E1, m.RESULT, state="UNREACHABLE")
-    assert end.take() == [("ack", E1, ["nobody"])]
+    end.pass_time(1.0)
+    assert end.take() == [("ack", [E1], ["nobody"])]
     assert [effect.message for effect in end.done if isinstance(effect, fx.Log)] == ["result of an unknown dispatch"]
 
 
@@ -226,7 +248,7 @@ def test_cancel_ends_what_was_not_sent_and_asks_the_targets_for_the_rest() -> No
     end.report("d1", E1, m.RESULT, state="CANCELLED")
     assert end.state("d1") == "CANCELLED"
     end.pass_time(100.0)
-    assert end.take() == [("ack", E1, ["d1"])]
+    assert end.take() == [("ack", [E1], ["d1"])]
 
 
 def test_cancel_of_an_unknown_dispatch_fails_and_of_a_settled_one_does_nothing() -> None:
@@ -415,9 +437,8 @@ def test_the_retry_waits_when_there_is_no_way_and_is_void_when_news_came_first()
     end.take()
     for name in ("d1", "d2"):
         end.report(name, E1, m.RESULT, state="SUCCEEDED")
-    end.take()
     end.pass_time(60.0)
-    assert end.take() == []
+    assert end.take() == [("ack", [E1], ["d1", "d2"])]
 
 
 @pytest.mark.parametrize("kind", [m.JOURNAL_CHANGED, m.FORGOTTEN])
