@@ -113,7 +113,10 @@ class Controller:
         self._waiting: list[_Waiting] = []
         self._stopping: tuple[int, list[str]] | None = None
         """Who is answered when the parent has let go, and which children stayed."""
+        self._due: float | None = 0.0
+        """When something is due; None for never."""
         self._wake_at: float | None = None
+        """The time for which the shell was asked, that may be earlier."""
         self._parts = (self.parents, self.children, self.target, self.origin)
         """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
         self._handlers = self._who_handles()
@@ -282,6 +285,8 @@ class Controller:
     # --- registry -------------------------------------------------------------------------------------------------
 
     def _flush_news(self) -> None:
+        if not (self._news_waits or self.registry.has_news):
+            return
         self._news_waits = False
         link = self.parents.active_link
         if link is None:
@@ -486,6 +491,8 @@ class Controller:
     # --- time -----------------------------------------------------------------------------------------------------
 
     def _wake(self, now: float) -> None:
+        if self._due is None or now < self._due:
+            return
         for part in self._parts:
             due = part.next_wake()
             if due is not None and due <= now:
@@ -515,10 +522,10 @@ class Controller:
         times += [waiting.until for waiting in self._waiting]
         if self._news_waits:
             times.append(self._news_sent + _NEWS_INTERVAL)
-        at = min(times, default=None)
-        if at is not None and at != self._wake_at:
+        at = self._due = min(times, default=None)
+        if at is not None and (self._wake_at is None or at < self._wake_at):
             self.ctx.emit(fx.WakeAt(at))
-        self._wake_at = at
+            self._wake_at = at
 
 
 def _size(record: m.ClusterRecord) -> int:

@@ -14,7 +14,8 @@ from ote.clustercontroller.core.messages import Alternate, Hello, Item, Payload
 
 @dataclass(slots=True)
 class Put:
-    """Remember `value` (a dataclass of `records`) under (table, key), over restarts."""
+    """Remember `value` (a dataclass of `records`) under (table, key), over restarts; as it is once the event has been
+    handled."""
 
     table: str
     key: str

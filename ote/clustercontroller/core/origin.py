@@ -52,7 +52,7 @@ from ote.clustercontroller.core.states import (
     SUCCEEDED,
     UNREACHABLE,
 )
-from ote.clustercontroller.core.timers import Timers, delay
+from ote.clustercontroller.core.timers import Timers, delay, least_delay
 from ote.model.errors import AlreadyExists, NotFound, ResourceExhausted
 
 _HOPS = 32
@@ -77,6 +77,7 @@ class Origin:
         self._route = route
         self._own = own
         self._timers = Timers(ctx)
+        self._first_time = self._timers.line(least_delay(ctx), lambda dispatch: not dispatch.open, self._not_answered)
         self._ledger = Ledger(ctx, own, self._timers)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
         self._acks: dict[str, dict[str, None]] = {}
@@ -140,6 +141,18 @@ class Origin:
                 alike.setdefault(tuple(ids[start : start + _ACKS_AT_ONCE]), []).append(uid)
         for same, uids in alike.items():
             self._route.ack(m.Ack(self._ctx.uid, uids, list(same), _HOPS))
+
+    def _expect(self, dispatch: OriginDispatch, sent: int) -> None:
+        """Set the first timer of a dispatch of which so many targets were sent."""
+        if sent == len(dispatch.open) and least_delay(self._ctx) <= GRACE:
+            self._first_time.put(dispatch)
+        else:
+            self._schedule(dispatch)
+
+    def _not_answered(self, dispatch: OriginDispatch) -> None:
+        """The least time is over after which something is sent again."""
+        if not dispatch.due:
+            self._schedule(dispatch, self._ctx.now + delay(self._ctx, 0) - least_delay(self._ctx))
 
     def _schedule(self, dispatch: OriginDispatch, at_most: float | None = None) -> None:
         """Set the dispatch's timer: to the next sending if something was sent, else to the end of its time."""
@@ -224,11 +237,11 @@ class Origin:
         ledger.add(dispatch)
         ledger.count(dispatch)
         if dispatch.change:
-            ctx.put("dispatches", event.dispatch_id, dispatch.disk_row())
+            ctx.put("dispatches", event.dispatch_id, dispatch.row)
             ctx.barrier()
         ctx.emit(fx.Answer(event.request, event.dispatch_id))
         sent = [target for target in dispatch.open.values() if target.row.maybe_sent]
-        self._schedule(dispatch)
+        self._expect(dispatch, len(sent))
         self._deliver(dispatch, sent)
 
     def _accept(self, event: Submit) -> OriginDispatch:
@@ -260,8 +273,7 @@ class Origin:
         """A new target in its first state."""
         uid = wanted.uid
         row = TargetRow(uid, wanted.name, QUEUED, since=dispatch.row.created)
-        target = OriginTarget(row, dispatch, heard=self._ctx.now)
-        dispatch.targets[uid] = target
+        target = dispatch.take(row, self._ctx.now)
         cluster = self._clusters.get(uid)
         reachable = self._reachable(uid)
         if cluster is None:
@@ -297,7 +309,7 @@ class Origin:
         if dispatch.change and dispatch.open:
             dispatch.row.cancelled = dispatch.ended = True
             dispatch.tries = 0
-            ctx.put("dispatches", event.dispatch_id, dispatch.disk_row())
+            ctx.put("dispatches", event.dispatch_id, dispatch.row)
             self._schedule(dispatch)
         ctx.barrier()
         ctx.emit(fx.Answer(event.request))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ote.clustercontroller.core import effects as fx
@@ -113,7 +112,7 @@ class Ledger:
         self._own.incarnation = max(self._own.incarnation + 1, at_least)
         self._last.clear()
         self._written.clear()
-        self._ctx.put("self", "self", replace(self._own))
+        self._ctx.put("self", "self", self._own)
         self._ctx.log("warning", "dispatches sent before are not known here", incarnation=self._own.incarnation)
 
     def _count(self, row: TargetRow) -> None:
@@ -183,7 +182,7 @@ class Ledger:
         row = target.row
         if row.maybe_sent:
             target.stored = target.sending
-        self._ctx.put("targets", f"{target.dispatch.row.id}/{row.uid}", replace(row))
+        self._ctx.put("targets", f"{target.dispatch.row.id}/{row.uid}", row)
 
     def changed(self, target: OriginTarget) -> None:
         """Tell watchers."""

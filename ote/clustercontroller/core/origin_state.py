@@ -20,7 +20,7 @@ NOT_TAKEN_BACK = 1
 
 @dataclass(slots=True, eq=False)
 class OriginDispatch:
-    """A dispatch of this origin. `row.targets` is empty: `targets` has them by uid, with the final ones."""
+    """A dispatch of this origin. `targets` has those of `row.targets` by uid."""
 
     row: DispatchRow
     change: bool
@@ -45,9 +45,11 @@ class OriginDispatch:
         """All targets are final."""
         return not self.unsettled
 
-    def disk_row(self) -> DispatchRow:
-        """The row with copies of its targets, for the disk."""
-        return replace(self.row, targets=[replace(target.row) for target in self.targets.values()])
+    def take(self, row: TargetRow, heard: float) -> OriginTarget:
+        """Take in a target."""
+        self.row.targets.append(row)
+        target = self.targets[row.uid] = OriginTarget(row, self, heard=heard)
+        return target
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +112,7 @@ class Chain:
                 break
             del self.sent[target]
             target.row.maybe_sent = False
+            target.stored = None  # what was put in this very event goes to disk as it is now
             self.unsent.appendleft(target)
             back.append(target)
         return back
@@ -135,8 +138,7 @@ def loaded_dispatch(
     passed = now - row.accepted if now >= row.accepted else now
     dispatch = fresh_dispatch(replace(row, targets=[], accepted=now - passed), now - passed, grace)
     for old in row.targets:
-        target = OriginTarget(replace(newer.get(old.uid, old)), dispatch, heard=now)
-        dispatch.targets[old.uid] = target
+        target = dispatch.take(replace(newer.get(old.uid, old)), now)
         state = target.row
         if state.maybe_sent:
             target.attempts = NOT_TAKEN_BACK

@@ -50,7 +50,7 @@ from ote.clustercontroller.core.states import (
 from ote.clustercontroller.core.target_reads import Reads
 from ote.clustercontroller.core.target_shim import Hands, Refusal
 from ote.clustercontroller.core.target_state import HELD, OBSERVED, READY, RUNNING, SETTLED, Change, Journal
-from ote.clustercontroller.core.timers import Timers, delay
+from ote.clustercontroller.core.timers import Timers, delay, least_delay
 
 _BUSY_MS = 500
 _PROGRESS_INTERVAL = 0.25
@@ -82,6 +82,12 @@ class Target:
         self._route = route
         self._own = own
         self._timers = Timers(ctx)
+        self._not_soon = self._timers.line(
+            ctx.settings.received_after, lambda change: change.phase == SETTLED or change.stored, self._is_late
+        )
+        self._first_time = self._timers.line(
+            least_delay(ctx), lambda change: change not in self._unacked, self._not_acknowledged
+        )
         self._hands = Hands(ctx, allowed, has_shim)
         self._reads = Reads(ctx, self._hands, route.report)
         self._journal = Journal(ctx, own, self._settled)
@@ -195,7 +201,7 @@ class Target:
                 change.here = False
                 self._fetch(change)
         self._journal.take(change)
-        self._timers.at(self._ctx.now + self._ctx.settings.received_after, self._not_soon, change)
+        self._not_soon.put(change)
         self._run()
 
     def revoke(self, revoke: m.Revoke, aim: m.DeliveryTarget) -> None:
@@ -328,8 +334,8 @@ class Target:
         elif change.here:
             self._received(change)
 
-    def _not_soon(self, change: Change) -> None:
-        if change.phase != SETTLED and change.here and not change.stored:
+    def _is_late(self, change: Change) -> None:
+        if change.here:
             self._received(change)
 
     def _received(self, change: Change) -> None:
@@ -352,7 +358,11 @@ class Target:
         self._unacked[change] = None
         change.tries = 0
         self._late.append(self._report(change, m.RESULT, change.row.body))
-        self._timers.at(self._ctx.now + delay(self._ctx, 0), self._resend, change)
+        self._first_time.put(change)
+
+    def _not_acknowledged(self, change: Change) -> None:
+        """The least time is over after which a result is told again."""
+        self._timers.at(self._ctx.now + delay(self._ctx, 0) - least_delay(self._ctx), self._resend, change)
 
     def _resend(self, change: Change) -> None:
         if change not in self._unacked:

@@ -533,7 +533,7 @@ def test_a_restart_goes_on_where_it_was() -> None:
     assert known == [True, False]
     assert end.take() == [
         ("deliver", "d1", [(E1, 1, 0, 2)]),
-        ("deliver", "d2", [(E1, 2, 1, 1), (E2, 1, 0, 1)]),
+        ("deliver", "d2", [(E1, 2, 1, 2), (E2, 1, 0, 1)]),
     ]
     end.submit("d4", E1)
     assert end.take() == [("deliver", "d4", [(E1, 4, 2, 1)])]
