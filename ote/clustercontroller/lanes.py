@@ -6,10 +6,10 @@
 | session  | Hello … Drained, Goodbye, Ack, Revoke | the session ends: a peer this far behind is lost |
 | dispatch | Deliver, Call, Reply                  | refused: the origin is told BUSY                 |
 | result   | Report                                | dropped: the target sends it again               |
-| registry | News, Away, Evictions, Alternates, …  | news dropped: the digests tell, and Resync heals |
+| registry | News, Away, Evictions, Alternates, …  | dropped: the core says what they told again      |
 
-`beat` and `session` go first; the others share by weight 8 : 4 : 1. `take` makes the next frame. Nothing here waits or
-writes; `tunnel` does.
+The core hears of each item of `OWED` that was not taken. `beat` and `session` go first; the others share by weight
+8 : 4 : 1. `take` makes the next frame. Nothing here waits or writes; `tunnel` does.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ LANE_OF: dict[type, Lane] = {
     m.Alternates: Lane.REGISTRY,
     m.Resync: Lane.REGISTRY,
 }
+
+OWED: frozenset[type] = frozenset({m.Deliver, m.News, m.Away, m.Evictions, m.Alternates})
+"""What a lane may not take without the core being told: it says it again, or whoever waits for it that it was not sent.
+All else is asked for, or sent, again by its ends."""
 
 _WEIGHTS = {Lane.DISPATCH: 8, Lane.RESULT: 4, Lane.REGISTRY: 1}
 _LANE_LIMIT = 1024 * 1024

@@ -23,7 +23,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.controller import Controller
-from ote.clustercontroller.lanes import Budget
+from ote.clustercontroller.lanes import OWED, Budget
 from ote.clustercontroller.tunnel import ChildLink, Link, ParentLink
 from ote.model.errors import BY_CODE, Internal, OteError
 from ote.rpc.peer import Peer
@@ -321,8 +321,8 @@ class Shell:
 
     def _send(self, effect: fx.Send) -> None:
         link = self.links.get(effect.link)
-        if link is not None and not link.send(effect.item) and isinstance(effect.item, m.Deliver):
-            self._inbox.append(ev.LaneFull(effect.item))
+        if link is not None and not link.send(effect.item) and type(effect.item) in OWED:
+            self._inbox.append(ev.LaneFull(effect.link, effect.item))
 
     def _close_link(self, effect: fx.CloseLink) -> None:
         link = self.links.pop(effect.link, None)

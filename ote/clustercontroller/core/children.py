@@ -84,6 +84,9 @@ class _Link:
     path: list[m.PathStep] | None = None
     """As told last."""
     alternates: m.Alternates | None = None
+    """As told last; None while they have to be told."""
+    owed: dict[str, m.Away | None] = field(default_factory=dict)
+    """Whom it has to be told of at its next heartbeat, because its lane was full: that he is away, or evicted."""
     difference: tuple[m.Digest, m.Digest] | None = None
     same: int = 0
     different: int = 0
@@ -253,17 +256,20 @@ class Children:
         """What a new child is told beside Attached."""
         self._beat(child)
         if child.hello.evictions_digest != self._registry.evictions_digest():
-            uids = sorted(self._registry.evicted)
-            for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
-                self._ctx.send(child.number, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
+            self._tell_evictions(child, sorted(self._registry.evicted))
         if digest != self._registry.digest_via(child.hello.uid):
             self._resync(child)
         if self._candidates is None:
+            self._above = self._now_above()
             self._candidates = self._collect()
         elif self._above != self._now_above():
             self._tell_all_alternates()
         self._tell_alternates(child, self._candidates)
         self._alternates_changed()
+
+    def _tell_evictions(self, child: _Link, uids: list[str]) -> None:
+        for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
+            self._ctx.send(child.number, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
 
     def _replace(self, child: _Link) -> None:
         """The uid's older links: those of the same process may say goodbye, but for the last two; a clone ends."""
@@ -286,8 +292,31 @@ class Children:
         self._heard.move_to_end(link)
         return self._links[link].hello.uid
 
+    def lane_full(self, link: int, item: m.Item) -> None:
+        """What was to be said to a child found no room: it is said at its next heartbeat, as it is then."""
+        child = self._links.get(link)
+        if child is None:
+            return
+        match item:
+            case m.Alternates():
+                child.alternates = None
+            case m.Away():
+                child.owed[item.uid] = item
+            case m.Evictions():
+                child.owed.update(dict.fromkeys(item.uids))
+
+    def _tell_again(self, child: _Link) -> None:
+        """Say what its lane had no room for."""
+        owed, child.owed = child.owed, {}
+        for away in owed.values():
+            if away is not None:
+                self._ctx.send(child.number, away)
+        self._tell_evictions(child, [uid for uid, away in owed.items() if away is None])
+        if child.alternates is None and self._candidates is not None:
+            self._tell_alternates(child, self._candidates)
+
     def heartbeat(self, link: int, heartbeat: m.Heartbeat) -> None:
-        """Compare what the child counts below itself with what is known here."""
+        """Compare what the child counts, itself and what is below, with what is known here."""
         child = self._links[link]
         uid = child.hello.uid
         if heartbeat.silence_ms >= self._ctx.settings.dead_after * 1000:
@@ -296,7 +325,8 @@ class Children:
             return
         if self._by_uid.get(uid) is not child:
             return
-        ours = self._registry.digest_via(uid)
+        self._tell_again(child)
+        ours = self._registry.whole_digest(uid)
         if heartbeat.digest == ours:
             child.difference, child.same, child.different, child.patience = None, 0, 0, 1
             return
@@ -460,6 +490,7 @@ class Children:
         """Send the lists that have changed."""
         self._alternates_at = NEVER
         self._alternates_told = self._ctx.now
+        self._above = self._now_above()
         candidates = self._collect()
         if candidates != self._candidates:
             self._candidates = candidates
@@ -476,7 +507,7 @@ class Children:
         return self._parents.alternates, self._registry.own.facts.advertise
 
     def _collect(self) -> Candidates:
-        above, own = self._above = self._now_above()
+        above, own = self._now_above()
         siblings = []
         for uid in self._by_uid:
             entry = self._registry.get(uid)

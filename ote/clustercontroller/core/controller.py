@@ -32,6 +32,8 @@ _NEWS_BYTES = 24 * 1024
 _CALL_TIMEOUT = 10.0
 _EVICTIONS_AT_ONCE = 500
 _BUSY_MS = 100
+_FULL_WAIT = 1.0
+"""Seconds after which what a full lane to the parent has dropped is said again."""
 
 ASKED_FROM_BELOW = frozenset(
     {
@@ -90,6 +92,7 @@ class Controller:
                 memory_lost=self._memory_lost,
                 own_record=self.own.record,
                 digest=self.registry.digest,
+                whole_digest=lambda: self.registry.whole_digest(ctx.uid),
                 evictions_digest=self.registry.evictions_digest,
             ),
             rows.get("alternates"),
@@ -107,8 +110,10 @@ class Controller:
         self.connected_since = ctx.now
         """When it last began, or ceased, to hear the root's beat."""
         self._was_connected = False
-        self._news_sent = float("-inf")
-        self._news_waits = False
+        self._news_at = self._full_until = float("-inf")
+        """When news may be sent at the earliest, and until when the parent's lane counts as full."""
+        self._evictions_owed: dict[str, None] = {}
+        """Those that the parent has not been told of, because its lane was full."""
         self._calls: dict[str, tuple[int, float]] = {}
         self._waiting: list[_Waiting] = []
         self._stopping: tuple[int, list[str]] | None = None
@@ -245,7 +250,20 @@ class Controller:
             self.parents.link_lost(event.link, event.reason)
 
     def _lane_full(self, event: ev.LaneFull) -> None:
-        deliver = event.deliver
+        """What was to be said and found no room is state that is still owed: it is said anew, as it is then."""
+        item = event.item
+        if isinstance(item, m.Deliver):
+            self._busy(item)
+        elif event.link != self.parents.active_link:
+            self.children.lane_full(event.link, item)
+        elif isinstance(item, m.News):
+            self.registry.untold(item.records)
+            self._full_until = self.ctx.now + _FULL_WAIT
+        elif isinstance(item, m.Evictions):
+            self._evictions_owed.update(dict.fromkeys(item.uids))
+            self._full_until = self.ctx.now + _FULL_WAIT
+
+    def _busy(self, deliver: m.Deliver) -> None:
         for target in deliver.targets:
             self.router.report(
                 m.Report(
@@ -265,9 +283,9 @@ class Controller:
             self.own.attached(attachment)
         self.registry.set_own(self.own.record())
         self.registry.told_nothing()
-        evicted = sorted(self.registry.evicted)
-        for start in range(0, len(evicted), _EVICTIONS_AT_ONCE):
-            self.ctx.send(link, m.Evictions(evicted[start : start + _EVICTIONS_AT_ONCE]))
+        self._evictions_owed.clear()
+        self._full_until = float("-inf")
+        self._send_evictions(link, sorted(self.registry.evicted))
         self.target.path_changed()
 
     def _detached(self, link: int) -> None:
@@ -284,25 +302,35 @@ class Controller:
 
     # --- registry -------------------------------------------------------------------------------------------------
 
+    @property
+    def _has_news(self) -> bool:
+        return self.registry.has_news or bool(self._evictions_owed)
+
     def _flush_news(self) -> None:
-        if not (self._news_waits or self.registry.has_news):
+        """Tell the parent what is new, unless its lane has just been full."""
+        if not self._has_news:
             return
-        self._news_waits = False
-        link = self.parents.active_link
-        if link is None:
+        link, now = self.parents.active_link, self.ctx.now
+        if link is None or now < self._full_until:
             return
+        owed, self._evictions_owed = self._evictions_owed, {}
+        self._send_evictions(link, list(owed))
         records = self.registry.news()
         if records:
-            self._news_sent = self.ctx.now
+            self._news_at = now + _NEWS_INTERVAL
             for batch in _batches(records):
                 self.ctx.send(link, m.News(batch))
+
+    def _send_evictions(self, link: int, uids: list[str]) -> None:
+        for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
+            self.ctx.send(link, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
 
     def _full_account(self, link: int) -> None:
         self.registry.news()
         batches = list(_batches(self.registry.account())) or [[]]
         last = len(batches) - 1
         for index, batch in enumerate(batches):
-            self.ctx.send(link, m.News(batch, full_begin=index == 0, full_end=index == last))
+            self.ctx.send(link, m.News(batch, full_begin=index == 0, full_end=index == last, part=index + 1))
 
     def _away(self, away: m.Away) -> None:
         link = self.registry.away(away)
@@ -512,16 +540,16 @@ class Controller:
         if self._stopping is not None and self.parents.stopped:
             (request, stayed), self._stopping = self._stopping, None
             self.ctx.emit(fx.Answer(request, stayed))
-        if self._news_waits or self.registry.has_news:
-            if self.ctx.now - self._news_sent >= _NEWS_INTERVAL:
-                self._flush_news()
-            else:
-                self._news_waits = True
+        news_at = max(self._news_at, self._full_until)
+        waits = self._has_news and self.parents.active_link is not None
+        if waits and self.ctx.now >= news_at:
+            self._flush_news()
+            waits = False
         times = [due for part in self._parts if (due := part.next_wake()) is not None]
         times += [until for _, until in self._calls.values()]
         times += [waiting.until for waiting in self._waiting]
-        if self._news_waits:
-            times.append(self._news_sent + _NEWS_INTERVAL)
+        if waits:
+            times.append(news_at)
         at = self._due = min(times, default=None)
         if at is not None and (self._wake_at is None or at < self._wake_at):
             self.ctx.emit(fx.WakeAt(at))

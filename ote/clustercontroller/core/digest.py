@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.messages import Digest
 
-_MODULUS = 1 << 64
+MODULUS = 1 << 64
 
 
 def mark(entry: ClusterEntry) -> int:
@@ -69,7 +69,7 @@ class Sums:
         while True:
             sums = self._sums.setdefault(uid, [0, 0])
             sums[0] += sign * count
-            sums[1] = (sums[1] + sign * total) % _MODULUS
+            sums[1] = (sums[1] + sign * total) % MODULUS
             above = self._entries.get(uid)
             if uid == self._root or above is None or above.is_away:
                 return

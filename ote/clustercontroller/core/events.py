@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from ote.clustercontroller.core.messages import (
     Alternate,
-    Deliver,
     DownItem,
     Hello,
+    Item,
     Payload,
     Refused,
     Standing,
@@ -68,9 +68,10 @@ class LinkLost:
 
 @dataclass(slots=True)
 class LaneFull:
-    """A command could not be queued on a link: nothing of it was sent."""
+    """An item found no room on a link that goes on: nothing of it was sent, and nobody else will say it again."""
 
-    deliver: Deliver
+    link: int
+    item: Item
 
 
 @dataclass(slots=True)

@@ -190,6 +190,8 @@ class News:
     records: list[ClusterRecord]
     full_begin: bool = False
     full_end: bool = False
+    part: int = 0
+    """Of a full account, from 1; 0 outside of one."""
 
 
 @dataclass(slots=True)

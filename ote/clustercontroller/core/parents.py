@@ -52,6 +52,8 @@ class ParentsCallbacks:
     """The own record with facts; parent, epoch and signature are filled in here."""
     digest: Callable[[], m.Digest]
     """Digest of the active attachments below."""
+    whole_digest: Callable[[], m.Digest]
+    """The same with this cluster's own."""
     evictions_digest: Callable[[], bytes] = lambda: b""
     """Digest of the evictions that are known here."""
 
@@ -530,7 +532,7 @@ class Parents:
             due = self._heartbeat_at + active.heartbeat
             self._heartbeat_at = due if due > now else now + active.heartbeat
             silence = int((now - active.heard) * 1000)
-            self._ctx.send(active.number, m.Heartbeat(silence, self._callbacks.digest(), active.beats))
+            self._ctx.send(active.number, m.Heartbeat(silence, self._callbacks.whole_digest(), active.beats))
         if now >= self._cut_off.due:
             self._cut_off.step()
             if self._cut_off.leaving:

@@ -16,18 +16,20 @@ Effects out: `Put` and `Remove` of `clusters` (when attachment, link or facts ch
 
 Invariants: chains have no ring, because an attachment is taken only if the chain of its parent leads here without it;
 an entry ends by eviction only; `digest_via(child)` covers what that child counts in its own `digest`, once both have
-heard the same (see `digest`). Not here: links' life and who may attach (`children`), when news is sent (`controller`).
+heard the same (see `digest`). What a full queue dropped is news again (`untold`), and told newest per uid.
+Not here: links' life and who may attach (`children`), when news is sent (`controller`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.chains import Chains
 from ote.clustercontroller.core.context import Context, statement
-from ote.clustercontroller.core.digest import Sums
+from ote.clustercontroller.core.digest import MODULUS, Sums, mark
 from ote.clustercontroller.core.entries import NO_FACTS, ClusterEntry, Sharing
 from ote.clustercontroller.core.evictions import EvictedSet
 from ote.clustercontroller.core.messages import Away, ClusterRecord, Digest, Evictions, News
@@ -38,6 +40,14 @@ MAX_DEPTH = 64
 """An attachment deeper than this is not taken; commands cross 32 links at most."""
 
 _MAX_REPLACED = 10_000
+
+
+@dataclass(slots=True)
+class _Account:
+    """A full account of a child that has begun: the part that comes next, and whom it has told of."""
+
+    part: int = 1
+    seen: set[str] = field(default_factory=set)
 
 
 class Registry(Chains):
@@ -56,7 +66,7 @@ class Registry(Chains):
         self._sums = Sums(ctx.uid, self.entries)
         self._sharing = Sharing()
         self._replaced: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._accounts: dict[str, set[str]] = {}
+        self._accounts: dict[str, _Account] = {}
         self._telling = Telling()
         self._seen = 1
         self._refused = 0
@@ -113,21 +123,31 @@ class Registry(Chains):
 
     def news_from(self, via: str, news: News) -> bool:
         """Take news of a direct child, also as part of a full account. Returns whether anything changed."""
-        if news.full_begin:
-            self._accounts[via] = set()
+        account = self._account(via, news)
         taken, self._refused = 0, 0
-        seen = self._accounts.get(via)
         for record in news.records:
             taken += self._take(record, via)
             entry = self.entries.get(record.uid)
-            if seen is not None and entry is not None and entry.epoch == record.epoch:
-                seen.add(record.uid)
-        ended = news.full_end and seen is not None and self._end_missing(via, self._accounts.pop(via))
+            if account is not None and entry is not None and entry.epoch == record.epoch:
+                account.seen.add(record.uid)
+        ended = news.full_end and account is not None and self._end_missing(via, self._accounts.pop(via).seen)
         for outcome, records in (("taken", taken), ("refused", self._refused)):
             if records:
                 self.ctx.count("ote_registry_news_total", outcome, value=records)
         self._flush()
         return taken > 0 or ended
+
+    def _account(self, via: str, news: News) -> _Account | None:
+        """The full account that goes on with this message or beside it; one of which a part was lost is none."""
+        if news.full_begin:
+            self._accounts[via] = _Account()
+        account = self._accounts.get(via)
+        if account is not None and news.part:
+            if news.part != account.part:
+                del self._accounts[via]
+                return None
+            account.part += 1
+        return account
 
     def _end_missing(self, via: str, seen: Collection[str]) -> bool:
         ended = False
@@ -376,11 +396,16 @@ class Registry(Chains):
 
     def digest(self) -> Digest:
         """Of the active attachments below this cluster, as its parent has to have them."""
-        return self._sums.below(self._me)
+        return self.digest_via(self._me)
 
     def digest_via(self, uid: str) -> Digest:
         """Of the active attachments below a child, as this child has to have them."""
         return self._sums.below(uid)
+
+    def whole_digest(self, uid: str) -> Digest:
+        """The same with the child itself, or this cluster, of which its record is told like all others."""
+        count, total = self._sums.below(uid)
+        return Digest(count + 1, (total + mark(self.entries[uid])) % MODULUS)
 
     # --- what the parent is told ----------------------------------------------------------------------------------
 
@@ -405,6 +430,13 @@ class Registry(Chains):
                 if entry is not None and entry.uid in changed:
                     ordered[entry.uid] = entry
         return [self._telling.record(entry, full=False) for entry in ordered.values()]
+
+    def untold(self, records: Iterable[ClusterRecord]) -> None:
+        """These records were not sent after all: they are news again."""
+        for record in records:
+            entry = self.entries.get(record.uid)
+            if entry is not None:
+                self._telling.untell(entry)
 
     def account(self) -> Iterator[ClusterRecord]:
         """All that is known of this cluster and those below it, parents first. News of before is in it."""

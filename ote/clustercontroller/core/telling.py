@@ -27,6 +27,11 @@ class Telling:
         changed, self._changed = self._changed, {}
         return changed
 
+    def untell(self, entry: ClusterEntry) -> None:
+        """What was to tell of it was not sent after all."""
+        entry.told = 0
+        self.change(entry.uid)
+
     def new_link(self) -> None:
         """On this link nothing has been told."""
         self._generation += 1

@@ -299,7 +299,10 @@ _ENCODERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.News: (
         "news",
         lambda v: pb.News(
-            records=[_record(record) for record in v.records], full_begin=v.full_begin, full_end=v.full_end
+            records=[_record(record) for record in v.records],
+            full_begin=v.full_begin,
+            full_end=v.full_end,
+            part=v.part,
         ),
     ),
     m.Resync: ("resync", lambda v: pb.Resync()),
@@ -461,7 +464,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "goodbye": lambda v: m.Goodbye(v.epoch, v.next_epoch),
     "drained": lambda v: m.Drained(),
     "alternates": _from_alternates,
-    "news": lambda v: m.News([_from_record(record) for record in v.records], v.full_begin, v.full_end),
+    "news": lambda v: m.News([_from_record(record) for record in v.records], v.full_begin, v.full_end, v.part),
     "resync": lambda v: m.Resync(),
     "away": lambda v: m.Away(v.uid, v.epoch, v.parent, v.instance),
     "evictions": lambda v: m.Evictions(list(v.uids)),

@@ -169,6 +169,19 @@ class Checks:
                 continue
             for uid in below:
                 yield from self._entry(site, truth[uid])
+            parent = site.process.parent()
+            if parent is not None:
+                yield from self._told_by(parent, site.process)
+
+    def _told_by(self, parent: Process, child: Process) -> Iterator[str]:
+        """What comes from above, and has to be as the parent would say it now."""
+        name = child.site.name
+        lacks = parent.core.registry.evicted - child.core.registry.evicted
+        if lacks:
+            yield f"{name} has not heard of the evictions {sorted(lacks)}"
+        alternates = parent.core.children._collect().for_child(child.uid)
+        if child.core.parents.alternates != alternates:
+            yield f"{name} knows {child.core.parents.alternates}, should know {alternates}"
 
     def is_below(self, site: Site, above: Site) -> bool:
         process = site.process

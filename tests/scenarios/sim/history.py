@@ -35,6 +35,7 @@ class History:
         )
         self.world = World(seed, settings)
         self.world.full = rng.choice([0.0, 0.0, 0.02, 0.1])
+        self.world.silent = rng.choice([0.0, 0.5])
         self.world.slow = rng.choice([0.005, 0.03, 0.3])
         self.checks = Checks(self.world)
         self.log: deque[str] = deque(maxlen=2000)

@@ -124,18 +124,11 @@ class Link:
         """Queue an item; False when it was refused."""
         if not end.open:
             return True
-        world = self.world
-        if self._droppable(end, item) and world.chance(world.full):
+        lane = LANE_OF[type(item)]
+        if self.world.is_full(end.process.site, end.peer.process.site, lane) or not end.lanes.put(lane, _Sized(item)):
             return False
-        end.lanes.put(LANE_OF[type(item)], _Sized(item))
         self._plan(end)
         return True
-
-    def _droppable(self, end: End, item: m.Item) -> bool:
-        """What heals by itself. A child's own news does not: its digest does not cover itself."""
-        if isinstance(item, m.News):
-            return all(record.uid != end.process.uid for record in item.records)
-        return isinstance(item, m.Report | m.Deliver)
 
     def close(self, end: End) -> None:
         """CloseLink: write what is queued, then end the stream."""

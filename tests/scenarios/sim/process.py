@@ -12,6 +12,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.lanes import OWED
 from tests.scenarios.sim.disk import Disk, Writer
 from tests.scenarios.sim.links import Link
 from tests.scenarios.sim.shim import Shim
@@ -189,8 +190,11 @@ class Process:
         end = link.end_of(self, effect.link) if link is not None else None
         if link is None or end is None:
             return
-        if not link.send(end, effect.item) and isinstance(effect.item, m.Deliver):
-            self._inbox.append(ev.LaneFull(effect.item))
+        item = effect.item
+        if link.send(end, item) or type(item) not in OWED:
+            return
+        if not (isinstance(item, m.News) and self.world.chance(self.world.silent)):
+            self._inbox.append(ev.LaneFull(effect.link, item))
 
     def _close_link(self, effect: fx.CloseLink) -> None:
         link = self.ends.get(effect.link)

@@ -5,12 +5,14 @@ start NAME…|all · kill NAME… · power-off NAME · stop NAME · sleep NAME 8
 cut A -> B [one-way] · heal A - B · heal all · break A - B · isolate NAME
 snapshot NAME · roll-back NAME · replace NAME [under PARENT] (the disk is lost) · clone NAME (the copy is NAME')
     shim-away NAME · shim-back NAME
+choke A -> B [silently] · unchoke A -> B     the registry's lane has no room; silently: A does not know what is lost
 evict NAME by CONTROLLER
 apply|get|noop ID GLOB [from ORIGIN] [ttl 10s] · cancel ID · drain NAME [off] · label NAME KEY=VALUE
 run 5s
 expect CONDITION [within 2s]: it comes to hold in that time; without `within`, it holds now
     NAME parent NAME · NAME alone · NAME connected · NAME cut-off · NAME dead
     NAME sees NAME ONLINE|OFFLINE|AWAY|NAME_CONFLICT|nothing · NAME label KEY=VALUE at CONTROLLER
+    NAME may-go-to NAME,NAME… (its alternates) · NAME has-evicted NAME
     ID NAME STATE · NAME effects ID,ID…|none · NAME exits REASON · NAME refused REASON
 """
 
@@ -56,6 +58,8 @@ class Script:
             "replace": self._replace,
             "clone": self._clone,
             "shim-away": lambda words: self._site(words[0]).shim_away(),
+            "choke": self._choke,
+            "unchoke": lambda words: self.world.choked.remove((words[0], words[2])),
             "shim-back": lambda words: self._site(words[0]).shim_back(),
             "evict": self._evict,
             "apply": lambda words: self._dispatch("apply", words),
@@ -114,6 +118,10 @@ class Script:
         else:
             self.world.heal(self._site(words[0]), self._site(words[2]))
 
+    def _choke(self, words: list[str]) -> None:
+        self.world.choked.add((words[0], words[2]))
+        self.world.silent = float("silently" in words)
+
     def _isolate(self, words: list[str]) -> None:
         site = self._site(words[0])
         for other in self.world.sites.values():
@@ -166,7 +174,7 @@ class Script:
     def _label(self, words: list[str]) -> None:
         key, _, value = words[1].partition("=")
         root = next(iter(self.world.sites.values()))
-        self.world.submit(root, [self._site(words[0])], "set_facts", body={"labels": {key: value}}, name="label")
+        self.world.submit(root, [self._site(words[0])], "set_facts", body={"labels": {key: value}}, name=words[1])
 
     def _running(self, name: str) -> Process:
         process = self._site(name).process
@@ -221,6 +229,13 @@ class Script:
         if what == "refused":
             reasons = [str(log.fields["reason"]) for log in process.logs if log.message == "refused"]
             return "" if rest[0] in reasons else f"{name} was refused for {reasons}"
+        if what == "may-go-to":
+            told = parents.alternates
+            above = [told.grandparent] if told.grandparent else []
+            names = ",".join(one.name for one in (*told.uncles, *above, *told.siblings))
+            return "" if names == rest[0] else f"{name} may go to {names}"
+        if what == "has-evicted":
+            return "" if self._site(rest[0]).uid in process.core.registry.evicted else f"{name} has not heard of it"
         if what == "label":
             entry = self._running(rest[2]).core.registry.get(process.uid)
             key, _, value = rest[0].partition("=")

@@ -19,6 +19,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.states import CHANGES
+from ote.clustercontroller.lanes import Lane
 from tests.scenarios.sim.disk import Disk
 from tests.scenarios.sim.process import Process
 from tests.scenarios.sim.shim import Shim
@@ -105,7 +106,8 @@ class Submitted:
 
 
 class World:
-    """`full`: chance that a lane refuses what it may refuse."""
+    """`full`: chance that a lane refuses what it may refuse. `silent`: chance that nobody is told that it was news, as
+    with a stranger's controller, whose parent has to find out by the digests."""
 
     def __init__(self, seed: int = 0, settings: CoreSettings | None = None) -> None:
         self.rng = random.Random(seed)
@@ -115,6 +117,9 @@ class World:
         self.cuts: dict[tuple[str, str], int] = defaultdict(int)
         self.dispatches: dict[tuple[str, str], Submitted] = {}
         self.full = 0.0
+        self.silent = 0.0
+        self.choked: set[tuple[str, str]] = set()
+        """From whom to whom the registry's lane has no room at all."""
         self.slow = 0.02
         """Longest usual latency of a way, seconds."""
         self.watchers: list[Watcher] = []
@@ -207,6 +212,12 @@ class World:
 
     def site_at(self, address: str) -> Site | None:
         return self._addresses.get(address)
+
+    def is_full(self, sender: Site, receiver: Site, lane: Lane) -> bool:
+        """Whether a lane of a tunnel has no room for one more item."""
+        if lane in (Lane.BEAT, Lane.SESSION):
+            return False
+        return self.chance(self.full) or (lane is Lane.REGISTRY and (sender.name, receiver.name) in self.choked)
 
     # --- machines -------------------------------------------------------------------------------------------------
 

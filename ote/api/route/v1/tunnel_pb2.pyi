@@ -570,7 +570,7 @@ class Attach(_message.Message):
 
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Required. Digest of the active attachments below the child."""
+        """Required. Digest of the active attachments below the child, without its own."""
 
     def __init__(
         self,
@@ -610,7 +610,7 @@ Global___Attached: _TypeAlias = Attached  # noqa: Y015
 
 @_typing.final
 class Digest(_message.Message):
-    """Digest stands for a set of active attachments: those below the sender, without itself."""
+    """Digest stands for a set of active attachments."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -649,7 +649,7 @@ class Heartbeat(_message.Message):
     """Optional. The number of the parent's last beat message, to measure the round trip with."""
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Required. Digest of the active attachments below the child."""
+        """Required. Digest of the active attachments below the child, and of its own."""
 
     def __init__(
         self,
@@ -952,10 +952,13 @@ class News(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     FULL_BEGIN_FIELD_NUMBER: _builtins.int
     FULL_END_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     full_begin: _builtins.bool
     """Optional. First message of a full account: attachments through this child that are not in it are over."""
     full_end: _builtins.bool
     """Optional. Last message of a full account."""
+    part: _builtins.int
+    """Optional. Counts the messages of a full account, from 1; 0 outside of one. Where one is missing nothing is over."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterRecord]:
         """Required. The records."""
@@ -966,10 +969,11 @@ class News(_message.Message):
         records: _abc.Iterable[Global___ClusterRecord] | None = ...,
         full_begin: _builtins.bool = ...,
         full_end: _builtins.bool = ...,
+        part: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_begin", b"full_begin", "full_end", b"full_end", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_begin", b"full_begin", "full_end", b"full_end", "part", b"part", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

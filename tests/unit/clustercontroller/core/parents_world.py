@@ -64,6 +64,7 @@ class World:
                 "uid-e1", "e1", "", 0, "", b"", b"key", up=False, silent_ms=7, facts=m.Facts(1)
             ),
             digest=lambda: m.Digest(3, 4),
+            whole_digest=lambda: m.Digest(4, 5),
         )
         on_disk = records.AlternatesRow(self.alternates) if self.alternates else None
         self.parents = Parents(self.ctx, self.row, self.home, callbacks, on_disk)

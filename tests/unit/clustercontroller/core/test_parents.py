@@ -81,7 +81,7 @@ def test_heartbeats_leave_at_the_pace_of_the_parent() -> None:
     beats = world.sent("E", m.Heartbeat)
     assert [beat.silence_ms for beat in beats] == [500, 1000, 1500, 2000]
     assert {beat.echo for beat in beats} == {1}
-    assert beats[0].digest == m.Digest(3, 4)
+    assert beats[0].digest == m.Digest(4, 5)
 
 
 def test_a_parent_that_does_not_say_its_pace_gets_ours() -> None:

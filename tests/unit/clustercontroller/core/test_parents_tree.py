@@ -63,6 +63,7 @@ class Node:
             memory_lost=lambda: pytest.fail("no disk was set back"),
             own_record=lambda: m.ClusterRecord(uid, name, "", 0, "", b"", b"", True),
             digest=lambda: m.Digest(0, 0),
+            whole_digest=lambda: m.Digest(1, 0),
         )
         home = alternate(PARENT_OF[name]) if name in PARENT_OF else None
         told = rows.get("alternates")

@@ -300,6 +300,39 @@ def test_a_full_account_ends_attachments_but_never_entries(seen: Seen) -> None:
     assert not registry.news_from("east", m.News([], full_end=True))
 
 
+def test_a_full_account_of_which_a_part_was_lost_ends_nothing(seen: Seen) -> None:
+    x, y, z = (make_record(uid, "east") for uid in "xyz")
+    seen.tell("east", x, y, z)
+    registry = seen.registry
+    registry.news_from("east", m.News([x], full_begin=True, part=1))
+    registry.news_from("east", m.News([z], full_end=True, part=3))
+    assert registry.state("y") == ONLINE
+    registry.news_from("east", m.News([x], full_begin=True, part=1))
+    registry.news_from("east", m.News([x]))
+    registry.news_from("east", m.News([z], full_end=True, part=2))
+    assert [registry.state(uid) for uid in "xyz"] == [ONLINE, OFFLINE, ONLINE]
+
+
+def test_what_was_not_sent_is_news_again_with_its_facts(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("x", "east", facts=m.Facts(version=2)))
+    dropped = registry.news()
+    assert not registry.has_news
+    registry.untold(dropped)
+    assert [(record.uid, record.facts) for record in registry.news()] == [(r.uid, r.facts) for r in dropped]
+    registry.take_evictions(["x"])
+    registry.untold(dropped)
+    assert "x" not in [record.uid for record in registry.news()]
+
+
+def test_the_whole_digest_covers_the_child_itself(seen: Seen) -> None:
+    registry = seen.registry
+    before = registry.whole_digest("east")
+    assert before.count == registry.digest_via("east").count + 1
+    seen.tell("east", replace(registry.entries["east"].record, facts=m.Facts(version=9)))
+    assert registry.whole_digest("east") != before
+
+
 def test_the_digest_covers_what_is_up_below_the_link_without_its_end(seen: Seen) -> None:
     seen.tell("east", make_record("x", "east"), make_record("y", "east", up=False))
     entry = seen.registry.get("x")
