@@ -98,7 +98,9 @@ class Lines(Silent):
         self._story = story
         for target in targets:
             state = target_state(target)
-            if state in ("PENDING", "SENT") or self._shown.get(target.cluster) == state:
+            if state == "PENDING" or self._shown.get(target.cluster) == state:
+                continue
+            if state == "SENT" and not target.message:
                 continue
             self._shown[target.cluster] = state
             line = target_line(target)

@@ -264,6 +264,16 @@ class Dispatches:
         for listener in self._listeners.get(dispatch_id, ()):
             listener.target_changed(dispatch_id, uid, settled)
 
+    def clusters_changed(self, uids: Sequence[str]) -> None:
+        """Clusters went, moved or came back: what is shown of targets that were sent to them is not the same."""
+        for dispatch_id in self._listeners:
+            dispatch = self._core.origin.dispatch(dispatch_id)
+            targets = dispatch.targets if dispatch is not None else {}
+            for uid in uids:
+                target = targets.get(uid)
+                if target is not None and target.row.state in (SENT, RUNNING):
+                    self.changed(dispatch_id, uid, settled=False)
+
     def listen(self, dispatch_id: str, listener: Listener) -> None:
         """Tell `listener` of every change from now on, until `leave`."""
         self._listeners[dispatch_id] = (*self._listeners.get(dispatch_id, ()), listener)

@@ -301,6 +301,7 @@ class Node:
         self._observer.clusters_changed(uids)
         for uid in uids:
             self.hub.changed(uid)
+        self.dispatches.clusters_changed(uids)
 
     def target_changed(self, dispatch_id: str, uid: str, settled: bool) -> None:
         self.dispatches.changed(dispatch_id, uid, settled)

@@ -1,0 +1,49 @@
+"""Who watches a dispatch is told what is shown to whoever looks it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2
+from ote.clustercontroller.core import messages as m
+from tests.wire.controller.tree import Tree, attached
+
+
+async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and_that_it_is_back(tree: Tree) -> None:
+    await tree.start("root")
+    uid = secrets.token_hex(16)
+    identity = tree.mint("root", "edge", uid)
+    said: list[tuple[int, str]] = []
+    stubs = tree.admin("root")
+
+    async def watch(dispatch_id: str) -> None:
+        request = route_pb2.WatchDispatchRequest(dispatch=dispatch_id)
+        async for event in stubs.routes.WatchDispatch(request):
+            said.extend((target.state, target.message) for target in [*event.accepted.targets, event.target])
+
+    async with attached(tree, "root", identity, "edge", uid) as raw:
+        request = route_pb2.DispatchRequest(
+            dispatch_id=secrets.token_hex(16),
+            selector=cluster_pb2.Selector(clusters="edge"),
+            command=command_pb2.Command(noop=command_pb2.Noop()),
+        )
+        call = stubs.routes.Dispatch(request)
+        await call.read()
+        await raw.heard(m.Deliver)
+    watching = asyncio.create_task(watch(request.dispatch_id))
+    try:
+        sent = route_pb2.TARGET_STATE_SENT
+        async with asyncio.timeout(6):
+            while not any(state == sent and "went away" in message for state, message in said):
+                await asyncio.sleep(0.01)
+            async with attached(tree, "root", identity, "edge", uid, epoch=2):
+                while said[-1] != (sent, ""):
+                    await asyncio.sleep(0.01)
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
