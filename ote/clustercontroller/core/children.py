@@ -80,7 +80,6 @@ class _Link:
     """It speaks for itself only, and is proposed as a parent to nobody."""
     epoch: int = 0
     """Of the attachment; 0 while it waits."""
-    beats: int = 0
     path: list[m.PathStep] | None = None
     """As told last."""
     alternates: m.Alternates | None = None
@@ -467,11 +466,10 @@ class Children:
 
     def _beat(self, child: _Link) -> None:
         standing, path, draining = self._now_standing()
-        child.beats += 1
         silence = self._ctx.now - self._heard.get(child.number, self._ctx.now)
         new_path = [] if path == child.path else path
         child.path = path
-        beat = m.Beat(standing, max(0, round(silence * 1000)), new_path, child.beats, draining)
+        beat = m.Beat(standing, max(0, round(silence * 1000)), new_path, draining)
         self._ctx.send(child.number, beat)
 
     def _start_beats(self) -> None:

@@ -41,7 +41,6 @@ class Link:
     """Interval at which the parent wants to hear something."""
     dead_after: float = 0.0
     """Silence after which this link is lost, either way."""
-    beats: int = 0
     """Number of the last beat message."""
     record: ClusterRecord | None = None
     """What was said in `Attach`."""
@@ -62,7 +61,6 @@ class Link:
         self.connected = self.connected or beat.standing.beat > self.standing.beat
         self.standing = beat.standing
         self.draining = beat.draining
-        self.beats = beat.number
         if beat.path:
             self.path = beat.path
 

@@ -151,7 +151,6 @@ class Attached:
 class Heartbeat:
     silence_ms: int
     digest: Digest
-    echo: int = 0
 
 
 @dataclass(slots=True)
@@ -159,7 +158,6 @@ class Beat:
     standing: Standing
     silence_ms: int
     path: list[PathStep]
-    number: int
     draining: bool = False
 
 
@@ -240,7 +238,6 @@ class Deliver:
     timeout_ms: int
     hop_limit: int
     targets: list[DeliveryTarget]
-    forget: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -532,7 +532,7 @@ class Parents:
             due = self._heartbeat_at + active.heartbeat
             self._heartbeat_at = due if due > now else now + active.heartbeat
             silence = int((now - active.heard) * 1000)
-            self._ctx.send(active.number, m.Heartbeat(silence, self._callbacks.whole_digest(), active.beats))
+            self._ctx.send(active.number, m.Heartbeat(silence, self._callbacks.whole_digest()))
         if now >= self._cut_off.due:
             self._cut_off.step()
             if self._cut_off.leaving:

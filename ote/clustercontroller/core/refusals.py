@@ -27,14 +27,12 @@ class Refusal(NamedTuple):
 _MEANINGS: dict[str, Refusal] = {
     "EVICTED": Refusal("error", 600.0),
     "CLUSTER_NAME_TAKEN": Refusal("error", 30.0),
-    "NAME_CONFLICT": Refusal("error", 30.0),
     "IDENTITY_MISMATCH": Refusal("error", 60.0),
     "PROTOCOL_VERSION": Refusal("error", 60.0),
     "NOT_A_PARENT": Refusal("warning", 60.0),
     "CERTIFICATE_EXPIRED": Refusal("warning", 5.0),
     "BUSY": Refusal("info", 1.0),
     "DRAINING": Refusal("info", 0.0),
-    "STOPPING": Refusal("info", 1.0),
     "REPLACED": Refusal("info", 0.0),
     "SUPERSEDED": Refusal("warning", 0.0),
 }

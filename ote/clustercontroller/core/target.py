@@ -21,7 +21,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Protocol, cast
 
@@ -166,8 +166,6 @@ class Target:
 
     def deliver(self, deliver: m.Deliver, aim: m.DeliveryTarget) -> None:
         """A command for this cluster, perhaps not for the first time."""
-        if deliver.forget:
-            self._acknowledge(deliver.origin_uid, deliver.forget)
         key = f"{deliver.origin_uid}/{deliver.dispatch_id}"
         if not deliver.change and deliver.command not in CHANGES:
             self._reads.deliver(key, deliver, aim)
@@ -256,14 +254,11 @@ class Target:
 
     def ack(self, ack: m.Ack) -> None:
         """An origin holds these results."""
-        self._acknowledge(ack.origin_uid, ack.dispatch_ids)
-
-    def _acknowledge(self, origin_uid: str, dispatch_ids: Iterable[str]) -> None:
         changes = self._journal.changes
         settled = [
             change
-            for dispatch_id in dispatch_ids
-            if (change := changes.get(f"{origin_uid}/{dispatch_id}")) is not None and change.phase == SETTLED
+            for dispatch_id in ack.dispatch_ids
+            if (change := changes.get(f"{ack.origin_uid}/{dispatch_id}")) is not None and change.phase == SETTLED
         ]
         for change in settled:
             self._unacked.pop(change, None)

@@ -184,7 +184,6 @@ def _beat(v: m.Beat) -> pb.Beat:
         standing=_standing(v.standing),
         silence_ms=v.silence_ms,
         path=_path(v.path),
-        number=v.number,
         draining=v.draining,
     )
 
@@ -210,7 +209,6 @@ def _deliver(v: m.Deliver) -> pb.Deliver:
         timeout_ms=v.timeout_ms,
         hop_limit=v.hop_limit,
         targets=[_target(target) for target in v.targets],
-        forget=v.forget,
     )
     if v.payload is not None:
         item.payload.CopyFrom(encode_payload(v.payload))
@@ -288,10 +286,7 @@ _ENCODERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     ),
     m.Attach: ("attach", lambda v: pb.Attach(record=_record(v.record), digest=_digest(v.digest))),
     m.Attached: ("attached", lambda v: pb.Attached(epoch=v.epoch)),
-    m.Heartbeat: (
-        "heartbeat",
-        lambda v: pb.Heartbeat(silence_ms=v.silence_ms, digest=_digest(v.digest), echo=v.echo),
-    ),
+    m.Heartbeat: ("heartbeat", lambda v: pb.Heartbeat(silence_ms=v.silence_ms, digest=_digest(v.digest))),
     m.Beat: ("beat", _beat),
     m.Goodbye: ("goodbye", lambda v: pb.Goodbye(epoch=v.epoch, next_epoch=v.next_epoch)),
     m.Drained: ("drained", lambda v: pb.Drained()),
@@ -426,7 +421,6 @@ def _from_deliver(v: pb.Deliver) -> m.Deliver:
         timeout_ms=v.timeout_ms,
         hop_limit=v.hop_limit,
         targets=[_from_target(target) for target in v.targets],
-        forget=list(v.forget),
     )
 
 
@@ -459,8 +453,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "refused": lambda v: m.Refused(v.reason, v.message, v.retry_after_ms, v.epoch),
     "attach": lambda v: m.Attach(_from_record(v.record), _from_digest(v.digest)),
     "attached": lambda v: m.Attached(v.epoch),
-    "heartbeat": lambda v: m.Heartbeat(v.silence_ms, _from_digest(v.digest), v.echo),
-    "beat": lambda v: m.Beat(_from_standing(v.standing), v.silence_ms, _from_path(v.path), v.number, v.draining),
+    "heartbeat": lambda v: m.Heartbeat(v.silence_ms, _from_digest(v.digest)),
+    "beat": lambda v: m.Beat(_from_standing(v.standing), v.silence_ms, _from_path(v.path), v.draining),
     "goodbye": lambda v: m.Goodbye(v.epoch, v.next_epoch),
     "drained": lambda v: m.Drained(),
     "alternates": _from_alternates,

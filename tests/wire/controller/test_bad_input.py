@@ -144,7 +144,7 @@ async def test_hello_has_to_come_in_time_and_the_attachment_too(house: Tree) -> 
 
 
 ABSURD: list[m.UpItem] = [
-    m.Heartbeat(2**32 - 1, m.Digest(2**32 - 1, MAX), 2**32 - 1),
+    m.Heartbeat(2**32 - 1, m.Digest(2**32 - 1, MAX)),
     m.Goodbye(MAX, MAX),
     m.Report(LEAF, MAX, "c" * 32, LEAF, m.RESULT, 2**32 - 1, "j", MAX, MAX, "SUCCEEDED", b"x", 9**9, 9**9),
     m.Report(LEAF, MAX, "c" * 32, LEAF, m.BUSY, 0, "j", MAX, MAX, retry_after_ms=2**32 - 1, hop_limit=0),

@@ -531,13 +531,13 @@ class Refused(_message.Message):
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Required. PROTOCOL_VERSION, EVICTED, CLUSTER_NAME_TAKEN, NAME_CONFLICT, IDENTITY_MISMATCH, DRAINING, BUSY,
-    SUPERSEDED, CLUSTER_CLONED, BAD_ATTACHMENT, BAD_FRAME, NOT_A_PARENT, CERTIFICATE_EXPIRED, REPLACED, STOPPING.
+    """Required. PROTOCOL_VERSION, IDENTITY_MISMATCH, EVICTED, CLUSTER_NAME_TAKEN, CLUSTER_CLONED, DRAINING, BUSY,
+    SUPERSEDED, BAD_ATTACHMENT, BAD_FRAME, REPLACED. One that is not known counts against this candidate alone.
     """
     message: _builtins.str
     """Required. One line for people."""
     retry_after_ms: _builtins.int
-    """Optional. When to try again, in milliseconds; 0 does not say."""
+    """Optional. For BUSY: when to try again, in milliseconds; 0 does not say."""
     epoch: _builtins.int
     """Optional. For SUPERSEDED: the epoch to go above."""
     def __init__(
@@ -619,7 +619,9 @@ class Digest(_message.Message):
     count: _builtins.int
     """Required. How many."""
     sum: _builtins.int
-    """Required. Sum modulo 2^64 of the first 8 bytes of SHA-256 of each "uid:epoch:facts version:status version:up"."""
+    """Required. Sum modulo 2^64 of the first 8 bytes, big-endian, of SHA-256 of each
+    "uid:epoch:facts version:status version:1"; a version that was never told is 0.
+    """
     def __init__(
         self,
         *,
@@ -642,11 +644,8 @@ class Heartbeat(_message.Message):
 
     SILENCE_MS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
-    ECHO_FIELD_NUMBER: _builtins.int
     silence_ms: _builtins.int
     """Required. Milliseconds for which the child has heard nothing."""
-    echo: _builtins.int
-    """Optional. The number of the parent's last beat message, to measure the round trip with."""
     @_builtins.property
     def digest(self) -> Global___Digest:
         """Required. Digest of the active attachments below the child, and of its own."""
@@ -656,11 +655,10 @@ class Heartbeat(_message.Message):
         *,
         silence_ms: _builtins.int = ...,
         digest: Global___Digest | None = ...,
-        echo: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "echo", b"echo", "silence_ms", b"silence_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "silence_ms", b"silence_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,19 +666,16 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class Beat(_message.Message):
-    """Beat is the parent's sign of life. It is sent at once when the beat grows, and at each heartbeat interval."""
+    """Beat is the parent's sign of life. It is sent at once when the beat grows, and after 1.25 heartbeat intervals without."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STANDING_FIELD_NUMBER: _builtins.int
     SILENCE_MS_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
-    NUMBER_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     silence_ms: _builtins.int
     """Required. Milliseconds for which the parent has heard nothing of this child."""
-    number: _builtins.int
-    """Required. Counts the beat messages of this stream."""
     draining: _builtins.bool
     """Optional. The parent moves its children away."""
     @_builtins.property
@@ -697,12 +692,11 @@ class Beat(_message.Message):
         standing: Global___Standing | None = ...,
         silence_ms: _builtins.int = ...,
         path: _abc.Iterable[Global___PathStep] | None = ...,
-        number: _builtins.int = ...,
         draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "number", b"number", "path", b"path", "silence_ms", b"silence_ms", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "path", b"path", "silence_ms", b"silence_ms", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,8 +773,8 @@ class ClusterRecord(_message.Message):
     instance: _builtins.str
     """Required. Random per start of its process."""
     signature: _builtins.bytes
-    """Required. Signature with the cluster's key over "ote attachment v1", uid, epoch, parent uid and instance, each
-    followed by a line feed.
+    """Required. ECDSA with SHA-256, in DER, by the cluster's P-256 key, over "ote statement 1", a zero byte, and then
+    "ote attachment v1", uid, epoch (decimal), parent uid and instance, each of these five followed by a line feed.
     """
     public_key: _builtins.bytes
     """Required. The cluster's public key, SubjectPublicKeyInfo in DER."""
@@ -954,7 +948,7 @@ class News(_message.Message):
     FULL_END_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     full_begin: _builtins.bool
-    """Optional. First message of a full account: attachments through this child that are not in it are over."""
+    """Optional. First message of a full account: at its end, attachments through this child that were not in it are over."""
     full_end: _builtins.bool
     """Optional. Last message of a full account."""
     part: _builtins.int
@@ -1186,7 +1180,6 @@ class Deliver(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     HOP_LIMIT_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
-    FORGET_FIELD_NUMBER: _builtins.int
     origin_uid: _builtins.str
     """Required. Uid of the origin."""
     origin_name: _builtins.str
@@ -1200,9 +1193,11 @@ class Deliver(_message.Message):
     change: _builtins.bool
     """Required. It changes something: it is ordered, journalled and done at most once."""
     inline: _builtins.bytes
-    """Optional. A serialized Command of at most 32 KiB."""
+    """Optional. A serialized Command: of at most 2 KiB, or so large that it and 96 bytes per target fit 24 KiB."""
     ttl_ms: _builtins.int
-    """Required. Milliseconds left until it must have been received; each hop subtracts what it held it."""
+    """Required. Milliseconds left, as of this sending, until it must have been received. To be shown: the origin alone
+    watches it, and neither hops nor targets change it or act on it.
+    """
     timeout_ms: _builtins.int
     """Required. Milliseconds that the command may run; 0 is without limit."""
     hop_limit: _builtins.int
@@ -1214,10 +1209,6 @@ class Deliver(_message.Message):
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeliveryTarget]:
         """Required. Targets below the receiver, or the receiver itself."""
-
-    @_builtins.property
-    def forget(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Results that the origin holds safely: dispatch ids that these targets may forget."""
 
     def __init__(
         self,
@@ -1234,11 +1225,10 @@ class Deliver(_message.Message):
         timeout_ms: _builtins.int = ...,
         hop_limit: _builtins.int = ...,
         targets: _abc.Iterable[Global___DeliveryTarget] | None = ...,
-        forget: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "inline", b"inline", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change", b"change", "command", b"command", "dispatch_id", b"dispatch_id", "forget", b"forget", "hop_limit", b"hop_limit", "incarnation", b"incarnation", "inline", b"inline", "origin_name", b"origin_name", "origin_uid", b"origin_uid", "payload", b"payload", "targets", b"targets", "timeout_ms", b"timeout_ms", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change", b"change", "command", b"command", "dispatch_id", b"dispatch_id", "hop_limit", b"hop_limit", "incarnation", b"incarnation", "inline", b"inline", "origin_name", b"origin_name", "origin_uid", b"origin_uid", "payload", b"payload", "targets", b"targets", "timeout_ms", b"timeout_ms", "ttl_ms", b"ttl_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["inline", "payload"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

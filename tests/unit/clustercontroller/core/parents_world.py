@@ -158,7 +158,7 @@ class World:
         self.say(name, m.Attached(self.attach_sent(name).record.epoch))
 
     def beat(self, name: str, standing: m.Standing, *, silence_ms: int = 0, draining: bool = False) -> None:
-        self.say(name, m.Beat(standing, silence_ms, [], 1, draining))
+        self.say(name, m.Beat(standing, silence_ms, [], draining))
 
     def take(self, name: str, standing: m.Standing, *, connected: bool = True) -> None:
         """Welcome and attach."""

@@ -65,7 +65,7 @@ def test_losses_are_counted_by_cause() -> None:
     deaf.beat("E", S(11, 1), silence_ms=6000)
     refused.refuse("E", "BAD_FRAME")
     path = [m.PathStep("R", "uid-R"), m.PathStep("e1", "uid-e1"), m.PathStep("E", "uid-E")]
-    ring.say("E", m.Beat(S(12, 2), 0, path, 2))
+    ring.say("E", m.Beat(S(12, 2), 0, path))
     for world, cause in ((silent, "silent"), (deaf, "silent"), (refused, "refused"), (ring, "ring")):
         losses = {key for key in counted(world.effects) if key.startswith("failover_parent_losses_total")}
         assert losses == {f"failover_parent_losses_total {cause}"}

@@ -80,7 +80,6 @@ def test_heartbeats_leave_at_the_pace_of_the_parent() -> None:
     world.run(3.1)
     beats = world.sent("E", m.Heartbeat)
     assert [beat.silence_ms for beat in beats] == [500, 1000, 1500, 2000]
-    assert {beat.echo for beat in beats} == {1}
     assert beats[0].digest == m.Digest(4, 5)
 
 
@@ -102,14 +101,14 @@ def test_the_standing_follows_the_beat_and_children_are_told() -> None:
     world.beat("E", S(11, 1))
     assert world.calls == [("standing", S(11, 2))]
     moved = [m.PathStep("R", "uid-R"), m.PathStep("X", "uid-X"), m.PathStep("E", "uid-E")]
-    world.say("E", m.Beat(S(12, 2), 0, moved, 3))
+    world.say("E", m.Beat(S(12, 2), 0, moved))
     assert [step.name for step in world.parents.path] == ["R", "X", "E", "e1"]
 
 
 def test_news_that_are_not_better_than_what_was_told_wait_for_the_next_beat() -> None:
     world = at_home()
     moved = [m.PathStep("R", "uid-R"), m.PathStep("X", "uid-X"), m.PathStep("E", "uid-E")]
-    world.say("E", m.Beat(S(10, 2), 0, moved, 1))
+    world.say("E", m.Beat(S(10, 2), 0, moved))
     assert world.parents.standing == S(10, 2)
     assert [step.name for step in world.parents.path] == ["R", "E", "e1"]
     world.beat("E", S(11, 2))
@@ -204,7 +203,7 @@ def test_a_parent_that_does_not_hear_us_is_lost() -> None:
 
 def test_a_parent_whose_path_leads_through_us_is_lost() -> None:
     world = at_home()
-    world.say("E", m.Beat(S(11, 1), 0, [m.PathStep("e1", "uid-e1"), m.PathStep("E", "uid-E")], 2))
+    world.say("E", m.Beat(S(11, 1), 0, [m.PathStep("e1", "uid-e1"), m.PathStep("E", "uid-E")]))
     assert world.parents.active_link is None
     assert world.closed("E") == "its path leads through this cluster"
 
@@ -290,7 +289,7 @@ def test_a_held_candidate_whose_path_turns_through_us_is_not_taken() -> None:
     world.lose("E")
     world.run(1.2)
     world.welcome("E", S(10, 2))
-    world.say("E", m.Beat(S(11, 2), 0, [m.PathStep("e1", "uid-e1"), m.PathStep("E", "uid-E")], 2))
+    world.say("E", m.Beat(S(11, 2), 0, [m.PathStep("e1", "uid-e1"), m.PathStep("E", "uid-E")]))
     assert world.sent("E", m.Attach) == []
 
 
@@ -445,7 +444,7 @@ def test_links_that_are_not_known_are_closed_or_passed_over() -> None:
     world.fail("ghost")
     world.lose("ghost")
     world.do(lambda: world.parents.dial_refused(77, m.Refused("BUSY", "")))
-    for item in (m.Attached(1), m.Drained(), m.Alternates(), m.Refused("BUSY", ""), m.Beat(S(99, 1), 0, [], 1)):
+    for item in (m.Attached(1), m.Drained(), m.Alternates(), m.Refused("BUSY", ""), m.Beat(S(99, 1), 0, [])):
         assert world.say("ghost", item)
         assert world.say("E", item) or not isinstance(item, m.Beat)
         if world.parents.active_link is None:

@@ -36,7 +36,6 @@ def dials_within(world: World, seconds: float, reason: str) -> list[float]:
     [
         ("EVICTED", 600.0, "error"),
         ("CLUSTER_NAME_TAKEN", 30.0, "error"),
-        ("NAME_CONFLICT", 30.0, "error"),
         ("IDENTITY_MISMATCH", 60.0, "error"),
         ("PROTOCOL_VERSION", 60.0, "error"),
         ("NOT_A_PARENT", 60.0, "warning"),
@@ -93,7 +92,7 @@ def test_a_parent_that_refuses_what_has_left_it_disturbs_nothing() -> None:
     world.beat("E", S(11, 1), draining=True)
     world.run(1.2)
     world.take("W", S(12, 1))
-    world.refuse("E", "STOPPING")
+    world.refuse("E", "DRAINING")
     world.run(2.0)
     assert world.parents.parent is not None
     assert world.parents.parent.name == "W"

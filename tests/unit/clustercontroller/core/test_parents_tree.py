@@ -181,7 +181,7 @@ class Node:
 
     def announce(self) -> None:
         for pipe in self.children:
-            beat = m.Beat(self.parents.standing, 0, self.parents.path, 1)
+            beat = m.Beat(self.parents.standing, 0, self.parents.path)
             self.down(pipe, beat)
 
     def beat_again(self) -> None:

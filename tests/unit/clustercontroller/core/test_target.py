@@ -352,12 +352,13 @@ def test_a_result_that_nobody_fetched_for_a_month_is_dropped() -> None:
     assert any(isinstance(effect, fx.Log) for effect in end.done)
 
 
-def test_acknowledgements_may_come_with_a_delivery_and_the_shim_is_told_what_it_may_forget() -> None:
+def test_the_shim_is_told_with_the_next_change_what_it_may_forget() -> None:
     end = ready()
     end.deliver("d1", 2)
     end.result("d1")
+    end.ack("d1", "dx")
     end.done.clear()
-    end.deliver("d2", 3, 2, forget=["d1", "dx"])
+    end.deliver("d2", 3, 2)
     (execute,) = [effect for effect in end.done if isinstance(effect, fx.Execute)]
     assert execute.forget == ["uid-R/d1"]
     end.ack("d2")
