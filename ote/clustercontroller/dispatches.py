@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -35,7 +36,8 @@ from ote.clustercontroller.core.states import (
     SENT,
 )
 from ote.clustercontroller.lanes import MAX_ITEM
-from ote.clustercontroller.payloads import MAX_PAYLOAD, Outputs, Payloads, check
+from ote.clustercontroller.outputs import Outputs
+from ote.clustercontroller.payloads import Payloads, check
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire import views
 from ote.clustercontroller.wire.codec import decode_payload
@@ -105,6 +107,8 @@ class Dispatches:
         self._outputs = outputs
         self._clock = clock
         self._listeners: dict[str, tuple[Listener, ...]] = {}
+        self._pins: dict[int, str] = {}
+        """What keeps the payloads of requests that are not answered yet, by the identity of their event."""
 
     # --- submitting -----------------------------------------------------------------------------------------------
 
@@ -117,16 +121,17 @@ class Dispatches:
             event.request = number
             return event
 
-        await self._shell.request(numbered)
-        self._hold(event)
+        try:
+            await self._shell.request(numbered)
+        finally:
+            self._hold(event)
         return event.dispatch_id
 
     def submit_all(self, events: list[ev.Submit], answered: Callable[[str, Exception | None], None]) -> None:
         """Accept several at once; `answered` is called for each with its id, and the error when it is refused."""
 
         def answer(event: ev.Submit, error: Exception | None) -> None:
-            if error is None:
-                self._hold(event)
+            self._hold(event)
             answered(event.dispatch_id, error)
 
         self._shell.submit(events, answer)
@@ -135,18 +140,25 @@ class Dispatches:
         """What the core is asked, without a number. Waits for the disk when the command is large. Errors: as
         `submit`."""
         check_id(request.dispatch_id)
-        command, body, payload = self._body(request)
-        if peer.role is Role.VIEWER and command in CHANGES:
-            raise PermissionDenied("ROLE_NOT_ALLOWED", f"a viewer may get and read logs, not {command}")
-        entries = self._targets(request, command)
-        if payload is None and not fits(len(body or b""), len(entries)):
-            payload, body = await asyncio.to_thread(self._payloads.keep, body or b""), None
-        return ev.Submit(
+        payload = self._named(request)
+        pin = self._payloads.pin(payload) if payload is not None else None
+        try:
+            command, body = (await self._kind_of(payload), b"") if payload is not None else _inline(request)
+            if peer.role is Role.VIEWER and command in CHANGES:
+                raise PermissionDenied("ROLE_NOT_ALLOWED", f"a viewer may get and read logs, not {command}")
+            entries = self._targets(request, command)
+            if payload is None and not fits(len(body), len(entries)):
+                payload, pin = await self._payloads.keep(body)
+        except BaseException:
+            if pin is not None:
+                self._payloads.unpin(pin)
+            raise
+        event = ev.Submit(
             request=0,
             dispatch_id=request.dispatch_id,
             digest=_digest(request),
             command=command,
-            inline=body,
+            inline=body if payload is None else None,
             payload=payload,
             targets=[ev.SubmitTarget(entry.uid, entry.name) for entry in entries],
             ttl=_seconds(request.ttl) if request.HasField("ttl") else _TTL,
@@ -156,10 +168,17 @@ class Dispatches:
             labels=request.selector.labels,
             created=self._clock.wall(),
         )
+        if pin is not None:
+            self._pins[id(event)] = pin
+        return event
 
     def _hold(self, event: ev.Submit) -> None:
-        if event.payload is not None:
-            self._payloads.hold(event.dispatch_id, event.payload)
+        """The dispatch, if there is one that is not settled, holds its payload from now on, in place of the request."""
+        dispatch = self._core.origin.dispatch(event.dispatch_id)
+        if dispatch is not None and not dispatch.settled and dispatch.row.payload is not None:
+            self._payloads.hold(event.dispatch_id, dispatch.row.payload)
+        if (pin := self._pins.pop(id(event), None)) is not None:
+            self._payloads.unpin(pin)
 
     async def send(self, entry: ClusterEntry, command: command_pb2.Command, caller: str) -> str:
         """Send a command of the controller's own API to one cluster. Returns the dispatch id."""
@@ -193,35 +212,19 @@ class Dispatches:
             return False
         return True
 
-    def _body(self, request: route_pb2.DispatchRequest) -> tuple[str, bytes | None, m.Payload | None]:
-        """(command, its bytes, or its payload)."""
-        which = request.WhichOneof("body")
-        if which == "command":
-            kind = request.command.WhichOneof("kind")
-            if kind is None:
-                raise InvalidArgument("NO_COMMAND", "the request has a command of a kind that is not known here")
-            body = request.command.SerializeToString()
-            if len(body) > _MAX_INLINE:
-                raise ResourceExhausted(
-                    "COMMAND_TOO_LARGE", "a command over 1 MiB is sent ahead by PutPayload, up to 16 MiB"
-                )
-            return kind, body, None
-        if which == "payload":
-            payload = decode_payload(request.payload)
-            check(payload)
-            if not self._payloads.has(payload):
-                raise FailedPrecondition("PAYLOAD_MISSING", "send the payload by PutPayload first, to this controller")
-            return self._kind_of(payload), None, payload
-        raise InvalidArgument("NO_COMMAND", "the request has neither a command nor a payload")
+    def _named(self, request: route_pb2.DispatchRequest) -> m.Payload | None:
+        """The payload that a request names."""
+        if request.WhichOneof("body") != "payload":
+            return None
+        payload = decode_payload(request.payload)
+        check(payload)
+        return payload
 
-    def _kind_of(self, payload: m.Payload) -> str:
-        if payload.size > MAX_PAYLOAD:
-            raise ResourceExhausted("PAYLOAD_TOO_LARGE", "a command takes at most 16 MiB")
-        try:
-            command = command_pb2.Command.FromString(self._payloads.path(payload).read_bytes())
-        except DecodeError:
-            raise InvalidArgument("NO_COMMAND", "the payload is not a command") from None
-        kind = command.WhichOneof("kind")
+    async def _kind_of(self, payload: m.Payload) -> str:
+        """The command that a payload is."""
+        if not self._payloads.has(payload):
+            raise FailedPrecondition("PAYLOAD_MISSING", "send the payload by PutPayload first, to this controller")
+        kind = await asyncio.to_thread(_kind_in, self._payloads.path(payload))
         if kind is None:
             raise InvalidArgument("NO_COMMAND", "the payload is not a command of a kind that is known here")
         return kind
@@ -382,6 +385,27 @@ class Dispatches:
         """End what is not final."""
         await self._shell.request(lambda number: ev.CancelDispatch(number, dispatch_id))
         return self.get(dispatch_id)
+
+
+def _inline(request: route_pb2.DispatchRequest) -> tuple[str, bytes]:
+    """(command, its bytes) of a request that has it inside."""
+    if request.WhichOneof("body") != "command":
+        raise InvalidArgument("NO_COMMAND", "the request has neither a command nor a payload")
+    kind = request.command.WhichOneof("kind")
+    if kind is None:
+        raise InvalidArgument("NO_COMMAND", "the request has a command of a kind that is not known here")
+    body = request.command.SerializeToString()
+    if len(body) > _MAX_INLINE:
+        raise ResourceExhausted("COMMAND_TOO_LARGE", "a command over 1 MiB is sent ahead by PutPayload, up to 16 MiB")
+    return kind, body
+
+
+def _kind_in(file: Path) -> str | None:
+    """The kind of the command in a file, None where there is no such kind."""
+    try:
+        return command_pb2.Command.FromString(file.read_bytes()).WhichOneof("kind")
+    except DecodeError:
+        return None
 
 
 def _has_no_shim(entry: ClusterEntry) -> bool:

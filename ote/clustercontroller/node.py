@@ -20,6 +20,7 @@ from ote.api.trust.v1 import trust_pb2_grpc
 from ote.clustercontroller.admission import Admission
 from ote.clustercontroller.answers import LOOK_UPS, Answers
 from ote.clustercontroller.beginning import ALL_TABLES, load_tables, load_tokens, make_core
+from ote.clustercontroller.bulk import Uplink
 from ote.clustercontroller.clusters import ClusterServicer
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
@@ -29,8 +30,9 @@ from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.dispatches import Dispatches
 from ote.clustercontroller.membership import console_of
 from ote.clustercontroller.observe import Observer, Sources
-from ote.clustercontroller.payloads import Outputs, Payloads
-from ote.clustercontroller.routes import RouteServicer, add_routes
+from ote.clustercontroller.outputs import Outputs
+from ote.clustercontroller.payloads import Payloads
+from ote.clustercontroller.routes import PING, RouteServicer, add_routes
 from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.shimlink import NoShim, ShimLink
@@ -40,6 +42,7 @@ from ote.clustercontroller.status import StatusReport
 from ote.clustercontroller.trust import Tree, TrustServicer
 from ote.clustercontroller.tunnel import ParentLink
 from ote.clustercontroller.wire.views import ClusterViews
+from ote.model.errors import Unavailable
 from ote.rpc.address import MAX_SOCKET_PATH, split_host_port
 from ote.rpc.calllog import LogInterceptor
 from ote.rpc.errors import ErrorInterceptor
@@ -188,9 +191,9 @@ class Node:
         tables = load_tables(store)
         core = make_core(settings, self.membership, tables, self.advertise, self._clock.now())
         self.shell = Shell(core, store, self._clock, self.membership)
-        traffic = self.shell.budget.traffic
-        self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self._parent_channel, traffic)
-        self.outputs = Outputs(lambda: core.ctx.uid, self._parent_channel, traffic)
+        self.uplink = Uplink(self._parent_channel, self._ping_parent, self.shell.budget.traffic)
+        self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self.uplink)
+        self.outputs = Outputs(lambda: core.ctx.uid, self.uplink)
         for key_, journal in tables["journal"].items():
             if journal.payload is not None:
                 self.payloads.hold(key_, journal.payload)
@@ -231,6 +234,7 @@ class Node:
             shell=self.shell,
             membership=self.membership,
             payloads=self.payloads,
+            uplink=self.uplink,
             dispatches=self.dispatches,
             watchers=lambda: self.hub.watchers,
             shim_error=lambda: None if isinstance(shim, NoShim) else shim.error,
@@ -293,9 +297,23 @@ class Node:
     def _wall(self, at: float) -> float:
         return self._clock.wall() - (self._clock.now() - at)
 
-    def _parent_channel(self) -> grpc.aio.Channel | None:
+    def _parent_link(self) -> ParentLink | None:
         link = self.shell.links.get(self.shell.core.parents.active_link or -1)
-        return link.channel if isinstance(link, ParentLink) else None
+        return link if isinstance(link, ParentLink) else None
+
+    def _parent_channel(self) -> grpc.aio.Channel | None:
+        link = self._parent_link()
+        return link.channel if link is not None else None
+
+    async def _ping_parent(self) -> None:
+        link = self._parent_link()
+        if link is None:
+            raise Unavailable("NO_ROUTE", "there is no parent at the moment")
+        try:
+            await self.shell.ask(link.peer_uid, PING, b"")
+        except Unavailable as error:
+            if error.reason != "BUSY":  # which is an answer, too
+                raise
 
     def clusters_changed(self, uids: Sequence[str]) -> None:
         self._observer.clusters_changed(uids)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ote.api.command.v1 import command_pb2
+from ote.clustercontroller.bulk import Uplink
 from ote.clustercontroller.core.registry import Registry
 from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
 from ote.clustercontroller.dispatches import Dispatches
@@ -68,6 +69,7 @@ class Sources:
     shell: Shell
     membership: Membership
     payloads: Payloads
+    uplink: Uplink
     dispatches: Dispatches
     watchers: Callable[[], int]
     shim_error: Callable[[], str | None]
@@ -148,13 +150,15 @@ class Observer:
         for lane, items in traffic.refused.items():
             counter("ote_tunnel_refused_total", lane).set(items)
         gauge("ote_tunnel_bulk_streams").set(traffic.bulk_streams.total())
+        gauge("ote_tunnel_bulk_credit_bytes").set(sources.uplink.credit.bytes)
+        gauge("ote_tunnel_bulk_round_trip_seconds").set(sources.uplink.credit.round_trip)
 
     def _read_dispatches(self, sources: Sources) -> None:
         gauge, origin = self._metrics.gauge, sources.shell.core.origin
         oldest, error = origin.oldest_unsettled, sources.shim_error()
         gauge("ote_dispatch_unsettled").set(origin.unsettled)
         gauge("ote_dispatch_oldest_unsettled_seconds").set(sources.now() - oldest.begun if oldest is not None else 0.0)
-        gauge("ote_dispatch_piece_cache_bytes").set(sources.payloads.cached_bytes)
+        gauge("ote_dispatch_piece_cache_bytes").set(sources.payloads.pieces.in_memory)
         gauge("ote_shim_connected").set(error == "")
 
     def _read_trust(self, sources: Sources) -> None:

@@ -11,28 +11,26 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from ote.api.route.v1 import route_pb2, route_pb2_grpc, tunnel_pb2
+from ote.clustercontroller.bulkserving import BulkServing
 from ote.clustercontroller.clusters import by_name, find
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.origin_state import OriginDispatch
 from ote.clustercontroller.core.states import ONLINE
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
 from ote.clustercontroller.many import Many
-from ote.clustercontroller.payloads import CHUNK, MAX_PAYLOAD, Outputs, Payloads, Slots
+from ote.clustercontroller.outputs import Outputs
+from ote.clustercontroller.payloads import Payloads
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.tunnel import add_connect
 from ote.clustercontroller.wire import views
-from ote.clustercontroller.wire.codec import decode_payload
 from ote.model.errors import (
     FailedPrecondition,
-    InvalidArgument,
-    NotFound,
     OteError,
-    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
 from ote.rpc.paging import page_of
-from ote.rpc.peer import Peer, peer_of
+from ote.rpc.peer import peer_of
 from ote.runtime.clock import Clock
 
 PING = "ping"
@@ -40,10 +38,6 @@ _PROBE_BYTES = 4096
 _TRACE_TIMEOUT = 3.0
 _MAX_TUNNELS = 8
 """Of one member at once: one, two while it moves, and those whose end has not been noticed yet."""
-_MAX_BULK = 64
-"""Fetches of one member at once."""
-_MAX_PUSHES = 16
-"""Outputs of one member at once; each is held until the next hop has it."""
 _EVENT_BYTES = 256 * 1024
 """An event of changed targets is full with so many."""
 
@@ -67,11 +61,9 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self._core = shell.core
         self._dispatches = dispatches
         self._payloads = payloads
-        self._outputs = outputs
+        self._bulk = BulkServing(shell, payloads, outputs)
         self._clock = clock
         self._refusal = refusal
-        self._bulk = Slots(_MAX_BULK, "TOO_MANY_STREAMS")
-        self._pushes = Slots(_MAX_PUSHES, "TOO_MANY_STREAMS")
 
     # --- between controllers --------------------------------------------------------------------------------------
 
@@ -92,6 +84,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         finally:
             expiry.cancel()
             self._shell.forget_link(link.number)
+            self._payloads.pieces.forget(link.number)
 
     async def Probe(self, request: route_pb2.ProbeRequest, context: Context) -> route_pb2.ProbeResponse:
         parents = self._core.parents
@@ -110,69 +103,12 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
     async def FetchPieces(  # type: ignore[override]  # reads and writes by itself
         self, request_iterator: Any, context: Context
     ) -> None:
-        peer = peer_of(context)
-        with self._bulk.one_more(peer.uid), self._payloads.traffic.bulk(peer.uid):
-            await self._send_pieces(peer.uid, context)
-
-    async def _send_pieces(self, uid: str, context: Context) -> None:
-        """The pieces asked for, chunk by chunk as credit is granted."""
-        first = await context.read()
-        if first is grpc.aio.EOF:
-            raise InvalidArgument("BAD_FRAME", "the first message names a payload")
-        credit = first.credit_bytes
-        for index in first.pieces:
-            # Looked at for each piece: who is cut off meanwhile gets no more.
-            payload = self._payloads.served(first.payload_sha256, self._shell.links_of(uid))
-            piece = await self._payloads.piece(payload, index)
-            for at in range(0, len(piece), CHUNK):
-                chunk = piece[at : at + CHUNK]
-                while credit < len(chunk):
-                    more = await context.read()
-                    if more is grpc.aio.EOF:
-                        return
-                    credit += more.credit_bytes
-                await context.write(route_pb2.FetchPiecesResponse(piece=index, offset=at, data=chunk))
-                self._payloads.traffic.bulk_sent += len(chunk)
-                credit -= len(chunk)
+        await self._bulk.send_pieces(peer_of(context), context)
 
     async def PushOutput(  # type: ignore[override]  # reads and writes by itself
         self, request_iterator: Any, context: Context
     ) -> None:
-        peer = peer_of(context)
-        with self._pushes.one_more(peer.uid), self._payloads.traffic.bulk(peer.uid):
-            await self._take_output(peer, context)
-
-    async def _take_output(self, peer: Peer, context: Context) -> None:
-        """An output for here or further up, from a child that has its cluster at or below itself."""
-        first = await context.read()
-        if first is grpc.aio.EOF or not first.HasField("header"):
-            raise InvalidArgument("BAD_FRAME", "the first message is a header")
-        header = first.header
-        if self._core.registry.via(header.target_uid) != peer.uid:
-            raise PermissionDenied("NOT_BELOW", f"{peer.name} has no such cluster below it")
-        if header.size > MAX_PAYLOAD:
-            raise ResourceExhausted("OUTPUT_TOO_LARGE", "an output takes at most 16 MiB")
-        self._check_output(header)
-        output = bytearray()
-        while len(output) < header.size:
-            message = await context.read()
-            if message is grpc.aio.EOF:
-                return
-            output += message.data
-            if len(output) > header.size:
-                raise InvalidArgument("BAD_FRAME", "more bytes than the header announced")
-            self._payloads.traffic.bulk_received += len(message.data)
-            await context.write(route_pb2.PushOutputResponse(credit_bytes=len(message.data)))
-        await self._outputs.push(header.origin_uid, header.dispatch_id, header.target_uid, bytes(output))
-        await context.write(route_pb2.PushOutputResponse(complete=True))
-
-    def _check_output(self, header: route_pb2.OutputHeader) -> None:
-        if header.origin_uid == self._core.ctx.uid:
-            dispatch = self._core.origin.dispatch(header.dispatch_id)
-            if dispatch is None or header.target_uid not in dispatch.targets:
-                raise NotFound("DISPATCH_NOT_FOUND", f"{self._core.ctx.name} has no such dispatch to that cluster")
-        elif self._core.parents.is_root and not self._core.registry.is_below(header.origin_uid):
-            raise NotFound("DISPATCH_NOT_FOUND", "the origin of that dispatch is not known")
+        await self._bulk.take_output(peer_of(context), context)
 
     # --- dispatches -----------------------------------------------------------------------------------------------
 
@@ -203,15 +139,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         await Many(self._dispatches, self._core, peer_of(context), context).run()
 
     async def PutPayload(self, request_iterator: Any, context: Context) -> route_pb2.PutPayloadResponse:
-        first = await context.read()
-        if first is grpc.aio.EOF or first.WhichOneof("part") != "payload":
-            raise InvalidArgument("BAD_PAYLOAD", "the first message names the payload")
-
-        async def pieces() -> AsyncIterator[bytes]:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                yield message.data
-
-        await self._payloads.receive(decode_payload(first.payload), pieces())
+        await self._bulk.take_payload(peer_of(context), context)
         return route_pb2.PutPayloadResponse()
 
     async def GetDispatch(

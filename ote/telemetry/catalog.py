@@ -74,6 +74,12 @@ CATALOG: tuple[Metric, ...] = (
         "lane: dispatch, result, registry",
     ),
     Metric("ote_tunnel_bulk_streams", Kind.GAUGE, "Bulk streams that are open (pieces, outputs)."),
+    Metric("ote_tunnel_bulk_credit_bytes", Kind.GAUGE, "Bytes of bulk that may be under way to and from the parent."),
+    Metric(
+        "ote_tunnel_bulk_round_trip_seconds",
+        Kind.GAUGE,
+        "Round trip to the parent and back on the tunnel, measured while bulk runs.",
+    ),
     Metric("ote_dispatch_accepted_total", Kind.COUNTER, "Dispatches accepted here as their origin."),
     Metric("ote_dispatch_targets_total", Kind.COUNTER, "Targets of dispatches accepted here."),
     Metric(
@@ -102,7 +108,7 @@ CATALOG: tuple[Metric, ...] = (
         ("what",),
         "what: command, result",
     ),
-    Metric("ote_dispatch_piece_cache_bytes", Kind.GAUGE, "Bytes of payload pieces kept for children."),
+    Metric("ote_dispatch_piece_cache_bytes", Kind.GAUGE, "Bytes of payload pieces in memory, kept or on their way."),
     Metric(
         "ote_registry_clusters",
         Kind.GAUGE,

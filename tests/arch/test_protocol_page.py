@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from ote.api.route.v1 import tunnel_pb2
-from ote.clustercontroller import dispatches, lanes, payloads
-from ote.clustercontroller.core import controller
+from ote.clustercontroller import bulk, dispatches, lanes, payloads
+from ote.clustercontroller.core import controller, credit
 from ote.clustercontroller.core.context import CoreSettings, statement
 from ote.clustercontroller.core.digest import mark
 from ote.clustercontroller.core.entries import ClusterEntry
@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"{lanes.Budget().limit >> 20} MiB"
     )
     assert numbers["piece, chunk, credit, payload"] == (
-        f"{payloads.PIECE >> 10} KiB, {payloads.CHUNK >> 10} KiB, {payloads.CREDIT >> 10} KiB, "
-        f"{payloads.MAX_PAYLOAD >> 20} MiB"
+        f"{bulk.PIECE >> 10} KiB, {credit.CHUNK >> 10} KiB, "
+        f"{credit.START >> 10} KiB ({credit.FLOOR >> 10} … {credit.MOST >> 10} KiB), {payloads.MAX_PAYLOAD >> 20} MiB"
     )
     assert numbers["OUTCOME_UNKNOWN without an answer"].startswith(f"{core.unknown_after / 60:.0f} min")

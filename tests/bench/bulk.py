@@ -21,8 +21,9 @@ from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.apps.localtree import LocalTree, until_online
 from ote.client.client import new_dispatch_id
+from ote.clustercontroller.bulk import PIECE
 from ote.clustercontroller.core.context import CoreSettings
-from ote.clustercontroller.payloads import MAX_PAYLOAD, PIECE
+from ote.clustercontroller.payloads import MAX_PAYLOAD
 from tests.bench.figures import Figure
 from tests.bench.leaves import Leaf, leaf_store
 from tests.bench.link import thin_link

@@ -21,6 +21,7 @@ from typing import Any
 
 import grpc.aio
 
+from ote.clustercontroller.bulk import Uplink
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
@@ -103,7 +104,9 @@ class Leaf:
         core = Controller(ctx, home=membership.home(), facts=facts, tables=tables, has_shim=False)
         self.shell = Shell(core, self._store, self._clock, _Dialer(membership))  # type: ignore[arg-type]  # what it uses
         self.shell.shim = NoShim()
-        self.shell.payloads = Payloads(self._folder / "payloads", self.shell.post, self.channel)
+        self.shell.payloads = Payloads(
+            self._folder / "payloads", self.shell.post, Uplink(self.channel, self._ping_parent)
+        )
         self.shell.watchers = _Quiet()
         self.shell.answer = _answer
         self.shell.look_ups = frozenset()
@@ -114,6 +117,10 @@ class Leaf:
         """Name of the parent it is attached to; empty while there is none."""
         parent = self.shell.core.parents.parent
         return parent.name if parent is not None and self.shell.core.parents.connected else ""
+
+    async def _ping_parent(self) -> None:
+        parent = self.shell.core.parents.parent
+        await self.shell.ask(parent.uid if parent is not None else "", "ping", b"")
 
     def channel(self) -> grpc.aio.Channel | None:
         """The connection to the parent."""

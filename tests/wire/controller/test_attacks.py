@@ -308,7 +308,7 @@ async def test_outputs_of_others_are_not_shown_below(three: Tree) -> None:
 
 
 async def test_pieces_are_given_only_to_those_a_delivery_names(three: Tree) -> None:
-    payload = three.nodes["root"].payloads.keep(b"x" * 70_000)
+    payload, _ = await three.nodes["root"].payloads.keep(b"x" * 70_000)
     call = three.as_("root", three.stolen("east")).routes.FetchPieces()
     await call.write(route_pb2.FetchPiecesRequest(payload_sha256=payload.sha256, pieces=[0], credit_bytes=32768))
     error = await refused(call.read())

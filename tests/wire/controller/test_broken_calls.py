@@ -13,11 +13,13 @@ import grpc.aio
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
+from ote.clustercontroller.bulk import Uplink
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.payloads import Payloads
 from ote.clustercontroller.shimlink import ShimLink
+from ote.model.errors import Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
@@ -71,6 +73,11 @@ class Parent(route_pb2_grpc.RouteServiceServicer):
         await context.write(route_pb2.FetchPiecesResponse(data=BODY))
 
 
+async def no_answer() -> None:
+    """Nobody is there to be pinged."""
+    raise Unavailable("NO_ROUTE", "nobody")
+
+
 class Events(list[ev.Event]):
     """What was posted, and a way to wait for a kind of it."""
 
@@ -112,7 +119,7 @@ async def test_a_payload_comes_from_the_new_parent_when_the_old_one_is_left(tmp_
         channels.append(open_channel(await server.start()))
         servers.append(server)
     events, now = Events(), list(channels)
-    payloads = Payloads(tmp_path / "payloads", events.append, lambda: now[0])
+    payloads = Payloads(tmp_path / "payloads", events.append, Uplink(lambda: now[0], no_answer))
     try:
         payloads.fetch("origin/1", payload)
         await old.asked.wait()

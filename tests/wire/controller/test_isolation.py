@@ -15,8 +15,8 @@ import pytest
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, tunnel_pb2
+from ote.clustercontroller.bulk import PIECE
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.payloads import PIECE
 from ote.clustercontroller.wire.codec import encode_up
 from ote.pki import new_key
 from ote.rpc.tls import TlsIdentity
@@ -173,7 +173,7 @@ async def _drain(call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-
 async def test_a_payload_of_16_mib_holds_up_nobody(house: Tree) -> None:
     root = house.nodes["root"]
     body = secrets.token_bytes(16 * 1024 * 1024)
-    payload = root.payloads.keep(body)
+    payload, _ = await root.payloads.keep(body)
     identity = house.mint("root", "leaf", LEAF)
     stubs = house.as_("root", identity)
     taken = 0

@@ -284,19 +284,23 @@ class PushOutputResponse(_message.Message):
 
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    TAKEN_BYTES_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """Output only. Further bytes that may be sent."""
     complete: _builtins.bool
-    """Output only. All has been taken."""
+    """Output only. The next hop has all of it."""
+    taken_bytes: _builtins.int
+    """Output only. Bytes of it that have been taken so far."""
     def __init__(
         self,
         *,
         credit_bytes: _builtins.int = ...,
         complete: _builtins.bool = ...,
+        taken_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "credit_bytes", b"credit_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "credit_bytes", b"credit_bytes", "taken_bytes", b"taken_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,7 +127,8 @@ class RouteServiceServicer:
 
     def FetchPieces(self, request_iterator, context):
         """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET).
+        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
+        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +136,8 @@ class RouteServiceServicer:
 
     def PushOutput(self, request_iterator, context):
         """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-        repeated from the beginning.
+        repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
+        RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,7 +165,7 @@ class RouteServiceServicer:
     def PutPayload(self, request_iterator, context):
         """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
         repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE).
+        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

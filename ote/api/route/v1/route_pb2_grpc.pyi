@@ -45,11 +45,13 @@ class RouteServiceStub:
     """Probe tells whether this controller could be a parent now. Needs the role cluster. May be repeated."""
     FetchPieces: _grpc.StreamStreamMultiCallable[_route_pb2.FetchPiecesRequest, _route_pb2.FetchPiecesResponse]
     """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET).
+    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
+    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     PushOutput: _grpc.StreamStreamMultiCallable[_route_pb2.PushOutputRequest, _route_pb2.PushOutputResponse]
     """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-    repeated from the beginning.
+    repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
+    RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     Dispatch: _grpc.UnaryStreamMultiCallable[_route_pb2.DispatchRequest, _route_pb2.DispatchResponse]
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
@@ -65,7 +67,7 @@ class RouteServiceStub:
     PutPayload: _grpc.StreamUnaryMultiCallable[_route_pb2.PutPayloadRequest, _route_pb2.PutPayloadResponse]
     """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
     repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE).
+    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]
     """GetDispatch returns a dispatch with its targets. Needs the role viewer. May be repeated. Errors: NOT_FOUND
@@ -106,11 +108,13 @@ class RouteServiceAsyncStub(RouteServiceStub):
     """Probe tells whether this controller could be a parent now. Needs the role cluster. May be repeated."""
     FetchPieces: _aio.StreamStreamMultiCallable[_route_pb2.FetchPiecesRequest, _route_pb2.FetchPiecesResponse]  # type: ignore[assignment]
     """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET).
+    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
+    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     PushOutput: _aio.StreamStreamMultiCallable[_route_pb2.PushOutputRequest, _route_pb2.PushOutputResponse]  # type: ignore[assignment]
     """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-    repeated from the beginning.
+    repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
+    RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     Dispatch: _aio.UnaryStreamMultiCallable[_route_pb2.DispatchRequest, _route_pb2.DispatchResponse]  # type: ignore[assignment]
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
@@ -126,7 +130,7 @@ class RouteServiceAsyncStub(RouteServiceStub):
     PutPayload: _aio.StreamUnaryMultiCallable[_route_pb2.PutPayloadRequest, _route_pb2.PutPayloadResponse]  # type: ignore[assignment]
     """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
     repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE).
+    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _aio.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]  # type: ignore[assignment]
     """GetDispatch returns a dispatch with its targets. Needs the role viewer. May be repeated. Errors: NOT_FOUND
@@ -182,7 +186,8 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.FetchPiecesResponse], _abc.AsyncIterator[_route_pb2.FetchPiecesResponse]]:
         """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET).
+        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
+        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
         """
 
     @_abc_1.abstractmethod
@@ -192,7 +197,8 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.PushOutputResponse], _abc.AsyncIterator[_route_pb2.PushOutputResponse]]:
         """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-        repeated from the beginning.
+        repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
+        RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
         """
 
     @_abc_1.abstractmethod
@@ -226,7 +232,7 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_route_pb2.PutPayloadResponse, _abc.Awaitable[_route_pb2.PutPayloadResponse]]:
         """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
         repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE).
+        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
         """
 
     @_abc_1.abstractmethod
