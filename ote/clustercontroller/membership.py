@@ -8,6 +8,8 @@ killed and started again asks for the same membership again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -20,18 +22,11 @@ import grpc.aio
 import msgspec
 import structlog
 
+from ote import pki
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.core.messages import Alternate
 from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
-from ote.pki import (
-    Authority,
-    csr,
-    decode_token,
-    identity_of,
-    new_key,
-    public_key_of,
-    write_private,
-)
+from ote.pki import Identity, apart, decode_token, public_key_of, write_private
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import from_rpc_error
 from ote.rpc.tls import TlsIdentity
@@ -66,6 +61,14 @@ class Member(msgspec.Struct, kw_only=True):
     parent_uid: str = ""
 
 
+class _Read(msgspec.Struct):
+    """`certificate.json`: what the certificate says, so that it need not be read at each start."""
+
+    sha256: str
+    """Of `certificate.pem`, hexadecimal."""
+    identity: Identity
+
+
 @dataclass(slots=True)
 class _Files:
     """The identity folder."""
@@ -88,7 +91,7 @@ class Membership:
         self.member = member
         self.lifetime = lifetime
         self.key = files.read("key.pem")
-        self.authority: Authority | None = None
+        self.authority: pki.Authority | None = None
         """Signs for children; None for a member that may have none."""
         self.changed: Callable[[], None] = lambda: None
         """Called when there is another certificate, by whatever way it came."""
@@ -113,7 +116,9 @@ class Membership:
                 )
         else:
             member = Member(name=name, uid=secrets.token_hex(16))
-            files.write("key.pem", new_key())
+            key, request = apart.new_member(name)
+            files.write("request.der", request)
+            files.write("key.pem", key)
             files.write("member.json", msgspec.json.encode(member))
         return cls(files, member, lifetime)
 
@@ -130,12 +135,12 @@ class Membership:
     @property
     def expires(self) -> float:
         """When the certificate ends, in seconds since 1970."""
-        return identity_of(self._chain).not_after
+        return self._own.not_after
 
     @property
     def host(self) -> str:
         """The authority whose people count here: our own, or the one that vouched for us."""
-        return self.authority.host if self.authority is not None else identity_of(self._chain).host
+        return self.authority.host if self.authority is not None else self._own.host
 
     @property
     def public_key(self) -> bytes:
@@ -166,7 +171,7 @@ class Membership:
 
     def found(self) -> None:
         """Become the root of a new tree."""
-        authority = Authority.create_root(self.member.uid)
+        authority = pki.Authority.create_root(self.member.uid)
         self._files.write("root.pem", authority.root_pem)
         self._files.write("ca-key.pem", authority.key_pem)
         self._files.write("ca.pem", authority.chain_pem)
@@ -177,8 +182,8 @@ class Membership:
         """A root's own certificate."""
         if self.authority is None:
             raise FailedPrecondition("NOT_A_PARENT", "only a root renews its own certificate")
-        request = csr(self.key, self.member.name)
-        chain = self.authority.issue_cluster(request, self.member.name, self.member.uid, self.lifetime, parent=True)
+        member = self.member
+        chain = self.authority.issue_cluster(self._request(), member.name, member.uid, self.lifetime, parent=True)
         self._files.write("certificate.pem", chain)
         self._load()
         self.changed()
@@ -191,18 +196,18 @@ class Membership:
         token = decode_token(token_text)
         ca_key = b""
         if wants_children:
-            ca_key = self._files.read("ca-key.pem") or new_key()
+            ca_key = self._files.read("ca-key.pem") or pki.new_key()
             self._files.write("ca-key.pem", ca_key)
         request = trust_pb2.EnrolRequest(
             name=self.member.name,
             uid=self.member.uid,
-            csr=csr(self.key, self.member.name),
+            csr=self._request(),
             wants_children=wants_children,
-            ca_csr=csr(ca_key, self.member.name) if wants_children else b"",
+            ca_csr=pki.csr(ca_key, self.member.name) if wants_children else b"",
         )
         tls = TlsIdentity(token.chain_pem, token.key_pem, token.ca_pem)
         response = await self._enrol(parent, tls, request)
-        self._keep(response.certificates)
+        await self._keep(response.certificates)
         self.set_home(parent, response.parent_name)
 
     async def _enrol(self, parent: str, tls: TlsIdentity, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
@@ -215,7 +220,7 @@ class Membership:
                 except grpc.aio.AioRpcError as error:
                     ours = from_rpc_error(error)
                     if ours.reason not in _PASSING:
-                        raise _explain(ours, tls.certificate_chain, parent) from error
+                        raise await _explain(ours, tls.certificate_chain, parent) from error
                     self._log.warning(
                         "cannot join yet", parent=parent, reason=ours.reason, error=ours.message, again_in_s=wait
                     )
@@ -224,8 +229,8 @@ class Membership:
             await asyncio.sleep(wait)
         raise AssertionError("repeat has no end")
 
-    def _keep(self, certificates: trust_pb2.Certificates) -> None:
-        leaf = identity_of(certificates.certificate)
+    async def _keep(self, certificates: trust_pb2.Certificates) -> None:
+        leaf = await asyncio.to_thread(apart.identity_of, certificates.certificate)
         if leaf.uid != self.member.uid or leaf.public_key != self.public_key:
             raise InvalidArgument("INVALID_CERTIFICATE", "the parent answered with somebody else's certificate")
         self._files.write("root.pem", certificates.root_certificate)
@@ -233,15 +238,33 @@ class Membership:
             self._files.write("ca.pem", certificates.ca_certificate)
         self._files.write("rejoin.pem", certificates.rejoin_certificate)
         self._files.write("certificate.pem", certificates.certificate)
+        self._remember(certificates.certificate, leaf)
         self._load()
         self.changed()
 
+    def _request(self) -> bytes:
+        return self._files.read("request.der") or apart.csr(self.key, self.member.name)
+
     def _load(self) -> None:
         self._chain = self._files.read("certificate.pem")
+        if self._chain:
+            self._own = self._read_own()
         self._root = self._files.read("root.pem")
         self._rejoin = self._files.read("rejoin.pem")
         ca, ca_key = self._files.read("ca.pem"), self._files.read("ca-key.pem")
-        self.authority = Authority(ca, ca_key, self._root) if ca and ca_key and self._root else None
+        self.authority = pki.Authority(ca, ca_key, self._root) if ca and ca_key and self._root else None
+
+    def _read_own(self) -> Identity:
+        with contextlib.suppress(msgspec.MsgspecError):
+            read = msgspec.json.decode(self._files.read("certificate.json"), type=_Read)
+            if read.sha256 == hashlib.sha256(self._chain).hexdigest():
+                return read.identity
+        return self._remember(self._chain, apart.identity_of(self._chain))
+
+    def _remember(self, chain: bytes, identity: Identity) -> Identity:
+        read = _Read(hashlib.sha256(chain).hexdigest(), identity)
+        self._files.write("certificate.json", msgspec.json.encode(read))
+        return identity
 
     # --- staying one ----------------------------------------------------------------------------------------------
 
@@ -250,13 +273,13 @@ class Membership:
         stub: Any = trust_pb2_grpc.TrustServiceStub(channel)
         ca_key = self._files.read("ca-key.pem") if self.authority is not None else b""
         request = trust_pb2.RenewRequest(
-            csr=csr(self.key, self.member.name), ca_csr=csr(ca_key, self.member.name) if ca_key else b""
+            csr=await asyncio.to_thread(self._request), ca_csr=pki.csr(ca_key, self.member.name) if ca_key else b""
         )
         try:
             response = await stub.Renew(request, timeout=_RENEW_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        self._keep(response.certificates)
+        await self._keep(response.certificates)
         self._log.info("certificate renewed", expires=int(self.expires))
 
     async def keep_fresh(self, parent: Callable[[], Alternate | None], renewed: Callable[[], None]) -> None:
@@ -303,11 +326,11 @@ class Membership:
         return open_channel(candidate.address, tls=self.tls, server_name=server_name)
 
 
-def _explain(error: OteError, token_chain: bytes, parent: str) -> OteError:
+async def _explain(error: OteError, token_chain: bytes, parent: str) -> OteError:
     """TLS refuses without a reason: say what the token itself tells, and what else it can be."""
     if error.reason != "TLS_FAILED":
         return error
-    if identity_of(token_chain).not_after <= time.time():
+    if (await asyncio.to_thread(apart.identity_of, token_chain)).not_after <= time.time():
         return FailedPrecondition("TOKEN_EXPIRED", "the join token has expired: ask for another")
     return FailedPrecondition(
         "PARENT_REFUSED",

@@ -19,6 +19,7 @@ from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.settings import Settings
 from ote.model.errors import FailedPrecondition, InvalidArgument
 from ote.model.names import check_label_key, check_label_value, check_name, check_tag
+from ote.pki import apart
 from ote.rpc.address import join_host_port, split_host_port
 
 _log = structlog.get_logger("ote.clustercontroller")
@@ -75,6 +76,8 @@ async def become_member(settings: Settings) -> Membership:
         raise InvalidArgument("MISSING_SETTING", "--name is needed at the first start")
     if settings.name:
         check_name(settings.name)
+    if settings.parent is None or settings.advertise is not None:
+        apart.load()
     membership = Membership.open(settings.data_dir, settings.name, settings.certificate_lifetime)
     if not membership.joined:
         await _found_or_join(membership, settings)

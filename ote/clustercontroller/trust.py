@@ -19,6 +19,7 @@ import structlog
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ote import pki
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.membership import Membership
 from ote.model.errors import (
@@ -33,7 +34,6 @@ from ote.model.errors import (
     Unavailable,
 )
 from ote.model.names import check_name
-from ote.pki import encode_token, public_key_of_csr, verify_chain
 from ote.rpc.paging import page_of
 from ote.rpc.peer import Peer, Role, peer_of
 from ote.runtime.clock import Clock
@@ -133,7 +133,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
     async def handed_on(self, body: bytes) -> bytes:
         """An Enrol that another controller took, with a token of ours or of one below."""
         handed, request = _handed(body)
-        joiner = verify_chain(handed.chain, self._membership.root_certificate)
+        joiner = pki.verify_chain(handed.chain, self._membership.root_certificate)
         authority = self._membership.authority
         if joiner.kind == Role.JOIN and (maker := self._tree.below_of_host(joiner.host)) is not None:
             return await self._tree.ask(maker, ENROL, body)
@@ -163,7 +163,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
 
     async def _redeem(self, token_id: str, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
         token = self._tokens.get(token_id)
-        key = public_key_of_csr(request.csr)
+        key = pki.public_key_of_csr(request.csr)
         if token is None:
             raise PermissionDenied("TOKEN_UNKNOWN", "this controller does not know the token; ask for another")
         if self._tree.evicted(request.uid):
@@ -269,7 +269,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         self._count("ote_trust_refusals_total", (error.reason.lower(),), 1.0)
 
     def _renew(self, peer: Peer, request: trust_pb2.RenewRequest) -> trust_pb2.RenewResponse:
-        key = public_key_of_csr(request.csr)
+        key = pki.public_key_of_csr(request.csr)
         known = self._tree.key_of(peer.uid)
         if key != peer.public_key or (known and known != key):
             raise PermissionDenied("KEY_MISMATCH", "certificates are renewed only on the key on record")
@@ -317,7 +317,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         self._tokens[token.id] = token
         self._log.info("join token created", token=token.id, uses=token.uses, names=token.name_pattern)
         advertise = self._tree.advertise()
-        secret = encode_token(authority.root_pem, chain, key, self._membership.member.name, advertise)
+        secret = pki.encode_token(authority.root_pem, chain, key, self._membership.member.name, advertise)
         return trust_pb2.CreateJoinTokenResponse(token=_shown(token), secret=secret, parent=advertise)
 
     async def ListJoinTokens(

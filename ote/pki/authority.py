@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ote.model.errors import FailedPrecondition, InvalidArgument
-from ote.pki.identity import PARENT_DNS, authority_host, chain_size, load_chain, pem
+from ote.pki.certificates import authority_host, chain_size, load_chain, pem
+from ote.pki.identity import PARENT_DNS
 from ote.pki.keys import load_private_key, new_key, private_pem, requested_key
 
 BACKDATE = 300.0

@@ -1,4 +1,4 @@
-"""P-256 keys and certificate requests. Not here: what is signed with them (`authority`, `statements`)."""
+"""P-256 keys, signatures and certificate requests. Not here: what is signed with them (`authority`, `statements`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from ote.model.errors import InvalidArgument
 
 _MAX_CSR_BYTES = 8 * 1024
+_ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 
 def new_key() -> bytes:
@@ -44,9 +45,45 @@ def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def public_key_of(key_pem: bytes) -> bytes:
-    """The public key (DER) that belongs to a private key (PEM)."""
-    return public_der(load_private_key(key_pem).public_key())
+class Key:
+    """A private key (PEM), as `ote.pki.openssl.Key`, for where that cannot be used. Raises InvalidArgument."""
+
+    def __init__(self, key_pem: bytes) -> None:
+        self._key = load_private_key(key_pem)
+        self.public_der = public_der(self._key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """ECDSA signature (DER) over SHA-256."""
+        return self._key.sign(message, _ALGORITHM)
+
+
+def is_signed(public_key_der: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether the holder of a P-256 key signed exactly these bytes."""
+    key = _load_public_key(public_key_der)
+    if key is None:
+        return False
+    try:
+        key.verify(signature, message, _ALGORITHM)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _load_public_key(public_key_der: bytes) -> ec.EllipticCurvePublicKey | None:
+    try:
+        key = serialization.load_der_public_key(public_key_der)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    return None
+
+
+def new_member(name: str) -> tuple[bytes, bytes]:
+    """A member's fresh private key (PEM), and its certificate request."""
+    key = new_key()
+    return key, csr(key, name)
 
 
 def csr(key_pem: bytes, common_name: str) -> bytes:

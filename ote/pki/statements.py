@@ -1,45 +1,52 @@
-"""Statements signed with a member's own key, such as its attachments. Not here: what they say (`model`)."""
+"""Statements signed with a member's own key, such as its attachments. Not here: what they say (`model`).
+
+The one idea: to sign takes little memory, to verify takes all of `cryptography`, and a member without children only
+signs.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from ote.pki.keys import load_private_key
+from ote.model.errors import InvalidArgument
 
 _DOMAIN = b"ote statement 1\0"
 """Goes before every statement, so that no signature of TLS or of a certificate request can pass for one."""
 
-_ALGORITHM = ec.ECDSA(hashes.SHA256())
+
+class _OwnKey(Protocol):
+    public_der: bytes
+
+    def sign(self, message: bytes) -> bytes: ...
 
 
-def sign_statement(key: bytes | ec.EllipticCurvePrivateKey, statement: bytes) -> bytes:
-    """ECDSA signature (DER) with a private key (PEM, or loaded)."""
-    loaded = load_private_key(key) if isinstance(key, bytes) else key
-    return loaded.sign(_DOMAIN + statement, _ALGORITHM)
+def sign_statement(key_pem: bytes, statement: bytes) -> bytes:
+    """ECDSA signature (DER) with a private key. Raises InvalidArgument (INVALID_KEY)."""
+    return _own_key(key_pem).sign(_DOMAIN + statement)
+
+
+def public_key_of(key_pem: bytes) -> bytes:
+    """The public key (DER) that belongs to a private key (PEM). Raises InvalidArgument (INVALID_KEY)."""
+    return _own_key(key_pem).public_der
 
 
 def verify_statement(public_key_der: bytes, statement: bytes, signature: bytes) -> bool:
     """Whether the holder of the key signed exactly these bytes. A key that cannot be read signed nothing."""
-    key = _load(public_key_der)
-    if key is None:
-        return False
-    try:
-        key.verify(signature, _DOMAIN + statement, _ALGORITHM)
-    except InvalidSignature:
-        return False
-    return True
+    from ote.pki.keys import is_signed  # late, as above
+
+    return is_signed(public_key_der, _DOMAIN + statement, signature)
 
 
-@lru_cache(maxsize=4096)
-def _load(public_key_der: bytes) -> ec.EllipticCurvePublicKey | None:
+@lru_cache(maxsize=16)
+def _own_key(key_pem: bytes) -> _OwnKey:
     try:
-        key = serialization.load_der_public_key(public_key_der)
-    except (ValueError, UnsupportedAlgorithm):
-        return None
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return key
-    return None
+        from ote.pki import openssl
+
+        return openssl.Key(key_pem)
+    except (ImportError, OSError):  # a Python without ctypes, or with OpenSSL inside
+        from ote.pki.keys import Key
+
+        return Key(key_pem)
+    except ValueError as error:
+        raise InvalidArgument("INVALID_KEY", f"the private key cannot be used: {error}") from None

@@ -100,7 +100,7 @@ def peer_of_certificate(certificate_pem: bytes) -> Peer:
 
 
 def _parse(certificate_pem: bytes) -> Peer:
-    from ote.pki.identity import identity_of  # late: a server that nobody calls over TLS saves its 9 MB
+    from ote.pki import identity_of  # late: a server that nobody calls over TLS saves its 10 MB
 
     identity = identity_of(certificate_pem)
     try:

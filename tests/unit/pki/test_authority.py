@@ -22,7 +22,7 @@ from ote.pki import (
     verify_chain,
 )
 from ote.pki.authority import MAX_CHAIN
-from ote.pki.identity import chain_size
+from ote.pki.certificates import chain_size
 
 ROOT_UID = "a" * 32
 EAST_UID = "b" * 32
