@@ -152,6 +152,8 @@ class Lanes(Generic[E]):
         self._queues: dict[Lane, deque[tuple[E, int]]] = {lane: deque() for lane in Lane if lane is not Lane.BEAT}
         self._bytes = dict.fromkeys(Lane, 0)
         self._credit = dict.fromkeys(_WEIGHTS, 0)
+        self._waiting = 0
+        """Items in the queues."""
         self.counters = Counters()
 
     @property
@@ -168,7 +170,7 @@ class Lanes(Generic[E]):
         return self._bytes[lane]
 
     def __bool__(self) -> bool:
-        return self._beat is not None or any(self._queues.values())
+        return self._beat is not None or self._waiting > 0
 
     def put(self, lane: Lane, item: E) -> bool:
         """Queue an item, by the lane's rule. Raises Overflow when the session has to end."""
@@ -190,6 +192,7 @@ class Lanes(Generic[E]):
             self._budget.traffic.refused[lane] += 1
             return False
         self._queues[lane].append((item, size))
+        self._waiting += 1
         self._bytes[lane] = held
         self._budget.used += size
         return True
@@ -205,7 +208,10 @@ class Lanes(Generic[E]):
             self.counters.sent[Lane.BEAT] += size
             self._budget.traffic.sent[Lane.BEAT] += size
             frame.append(beat)
-        self._fill(frame, room)
+        if self._waiting:
+            begun = len(frame)
+            self._fill(frame, room)
+            self._waiting -= len(frame) - begun
         if frame:
             self.counters.frames += 1
             self._budget.traffic.frames_sent += 1
@@ -214,6 +220,7 @@ class Lanes(Generic[E]):
     def clear(self) -> None:
         """Forget everything that waits; the link is gone."""
         self._beat = None
+        self._waiting = 0
         for lane, queue in self._queues.items():
             queue.clear()
             self._budget.used -= self._bytes[lane]
@@ -240,6 +247,8 @@ class Lanes(Generic[E]):
     def _drain(self, lane: Lane, frame: list[E], room: int) -> int:
         """Take from one lane what fits, or the first item of an empty frame. Returns the room that is left."""
         queue = self._queues[lane]
+        if not queue:
+            return room
         begun = room
         while queue and (queue[0][1] <= room or not frame):
             item, size = queue.popleft()

@@ -253,7 +253,7 @@ class Children:
 
     def _greet(self, child: _Link, digest: m.Digest) -> None:
         """What a new child is told beside Attached."""
-        self._beat(child)
+        self._beat(child, self._now_standing())
         if child.hello.evictions_digest != self._registry.evictions_digest():
             self._tell_evictions(child, sorted(self._registry.evicted))
         if digest != self._registry.digest_via(child.hello.uid):
@@ -459,13 +459,13 @@ class Children:
         return self._parents.standing, self._parents.path, self._draining
 
     def _beat_all(self) -> None:
-        self._told = self._now_standing()
+        told = self._told = self._now_standing()
         for child in self._links.values():
-            self._beat(child)
+            self._beat(child, told)
         self._beat_at = self._ctx.now + self._ctx.settings.heartbeat * _BEAT_PATIENCE if self._links else NEVER
 
-    def _beat(self, child: _Link) -> None:
-        standing, path, draining = self._now_standing()
+    def _beat(self, child: _Link, told: tuple[m.Standing, list[m.PathStep], bool]) -> None:
+        standing, path, draining = told
         silence = self._ctx.now - self._heard.get(child.number, self._ctx.now)
         new_path = [] if path == child.path else path
         child.path = path

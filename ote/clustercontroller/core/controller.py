@@ -546,8 +546,10 @@ class Controller:
             self._flush_news()
             waits = False
         times = [due for part in self._parts if (due := part.next_wake()) is not None]
-        times += [until for _, until in self._calls.values()]
-        times += [waiting.until for waiting in self._waiting]
+        if self._calls:
+            times += [until for _, until in self._calls.values()]
+        if self._waiting:
+            times += [waiting.until for waiting in self._waiting]
         if waits:
             times.append(news_at)
         at = self._due = min(times, default=None)

@@ -79,6 +79,11 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self._links.values()))
 
+    @property
+    def deadline(self) -> float:
+        """The earliest of all."""
+        return min([link.deadline for link in self._links.values()], default=NEVER)
+
     def add(self, link: Link) -> None:
         self._links[link.number] = link
 

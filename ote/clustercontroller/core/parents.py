@@ -489,12 +489,13 @@ class Parents:
 
     def next_wake(self) -> float | None:
         """When `wake` is wanted, None for never. When it is late, it comes before any other event is handled."""
-        times = [self._root.due] if self._root else [self._search.next_wake, *(link.deadline for link in self._links)]
+        if self._root:
+            return self._root.due if self._root.due < NEVER else None
+        at = min(self._search.next_wake, self._links.deadline)
         active = self._links.active
         if active is not None:
-            times += [active.heard + active.dead_after, self._heartbeat_at]
-            times += [self._cut_off.due, self._homing.probe_at, self._upward.at]
-        at = min(times)
+            silent = active.heard + active.dead_after
+            at = min(at, silent, self._heartbeat_at, self._cut_off.due, self._homing.probe_at, self._upward.at)
         return at if at < NEVER else None
 
     def wake(self) -> None:

@@ -8,6 +8,7 @@ it stands in a frame: what is queued has a known size, and frames are joined wit
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from ote.api.command.v1 import command_pb2
@@ -332,9 +333,27 @@ _UP_TAGS = _frame_tags(pb.UpItem)
 _DOWN_TAGS = _frame_tags(pb.DownItem)
 
 
+_SILENCE = _varint(pb.Beat.SILENCE_MS_FIELD_NUMBER << 3)
+
+
+@lru_cache(maxsize=4)
+def _beat_for_all(beat: int, depth: int, draining: bool) -> bytes:
+    """What the beats of all children have in common as long as no path is told."""
+    whole: bytes = pb.Beat(standing=pb.Standing(beat=beat, depth=depth), draining=draining).SerializeToString()
+    return whole
+
+
+def _beat_body(v: m.Beat) -> bytes:
+    if v.path:
+        whole: bytes = _beat(v).SerializeToString()
+        return whole
+    common = _beat_for_all(v.standing.beat, v.standing.depth, v.draining)
+    return b"".join((common, _SILENCE, _varint(v.silence_ms)))
+
+
 def _write(item: Any, tags: dict[str, bytes]) -> bytes:
     name, encode = _ENCODERS[type(item)]
-    body: bytes = encode(item).SerializeToString()
+    body: bytes = _beat_body(item) if type(item) is m.Beat else encode(item).SerializeToString()
     size = len(body)
     head = tags[name] + (_VARINTS[size] if size < len(_VARINTS) else _varint(size))
     size += len(head)
