@@ -26,7 +26,7 @@ _log = structlog.get_logger("ote.clustercontroller")
 
 
 def check_facts(settings: Settings) -> None:
-    """Errors: InvalidArgument (INVALID_LABEL, INVALID_TAG)."""
+    """Errors: InvalidArgument (INVALID_LABEL)."""
     for key, value in settings.label.items():
         check_label_key(key)
         check_label_value(value)

@@ -46,6 +46,7 @@ from ote.clustercontroller.core.states import (
     FAILED,
     FINAL,
     OUTCOME_UNKNOWN,
+    PENDING,
     QUEUED,
     RUNNING,
     SENT,
@@ -286,6 +287,8 @@ class Origin:
             self._ledger.mark_sent(target, cluster.facts.journal_id)
             self._ledger.chain(uid).instance = cluster.instance
             target.stored = target.sending
+        elif reachable:
+            row.state, row.message = PENDING, "waits for its turn behind earlier commands"
         else:
             row.message = "waits until the cluster is reachable"
         if row.state not in FINAL:

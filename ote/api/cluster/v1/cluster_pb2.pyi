@@ -672,7 +672,7 @@ class GetControllerStatusResponse(_message.Message):
 
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___Problem]:
-        """Output only. What is wrong, worst first."""
+        """Output only. What is wrong: with the controller itself first, then with clusters below; at most 100."""
 
     @_builtins.property
     def oldest_unsettled(self) -> _timestamp_pb2.Timestamp:
@@ -808,8 +808,8 @@ class Problem(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Output only. A stable word for programs: CUT_OFF, CHILD_OFFLINE, NAME_CONFLICT, NOT_AT_HOME, SHIM_UNAVAILABLE,
-    CERTIFICATE_EXPIRING, DRAINING, MEMORY_LOST, CLONED.
+    """Output only. A stable word for programs: DISK, CUT_OFF, NOT_AT_HOME, SHIM_UNAVAILABLE, CERTIFICATE_EXPIRING,
+    CHILD_OFFLINE, NAME_CONFLICT, DRAINING; or the reason for which a parent refuses the controller.
     """
     message: _builtins.str
     """Output only. One line for people: what and what next."""

@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class ClusterServiceStub:
     """ClusterService is served by every controller, for itself and all clusters below it. Every call needs the role viewer
-    unless it says otherwise. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    unless it says otherwise; an admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED),
+    UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def __init__(self, channel):
@@ -70,7 +72,9 @@ class ClusterServiceStub:
 
 class ClusterServiceServicer:
     """ClusterService is served by every controller, for itself and all clusters below it. Every call needs the role viewer
-    unless it says otherwise. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    unless it says otherwise; an admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED),
+    UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def GetCluster(self, request, context):
@@ -82,7 +86,7 @@ class ClusterServiceServicer:
 
     def ListClusters(self, request, context):
         """ListClusters returns clusters in the order of their names, by pages. May be repeated.
-        Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,7 +95,7 @@ class ClusterServiceServicer:
     def WatchClusters(self, request, context):
         """WatchClusters streams clusters as they are and as they change: without a token every cluster as put, then a
         bookmark, then changes. May be repeated with the last token. Errors: OUT_OF_RANGE (RESUME_TOKEN_EXPIRED: watch again
-        without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR).
+        without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_RESUME_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,7 +104,8 @@ class ClusterServiceServicer:
     def UpdateCluster(self, request, context):
         """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
         offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL).
+        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
+        (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,7 +171,9 @@ def add_ClusterServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ClusterService:
     """ClusterService is served by every controller, for itself and all clusters below it. Every call needs the role viewer
-    unless it says otherwise. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    unless it says otherwise; an admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED),
+    UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @staticmethod

@@ -28,7 +28,9 @@ GRPC_VERSION: str
 
 class ClusterServiceStub:
     """ClusterService is served by every controller, for itself and all clusters below it. Every call needs the role viewer
-    unless it says otherwise. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    unless it says otherwise; an admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED),
+    UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @_typing.overload
@@ -39,17 +41,18 @@ class ClusterServiceStub:
     """GetCluster returns one cluster. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND)."""
     ListClusters: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersResponse]
     """ListClusters returns clusters in the order of their names, by pages. May be repeated.
-    Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     WatchClusters: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchClustersRequest, _cluster_pb2.WatchClustersResponse]
     """WatchClusters streams clusters as they are and as they change: without a token every cluster as put, then a
     bookmark, then changes. May be repeated with the last token. Errors: OUT_OF_RANGE (RESUME_TOKEN_EXPIRED: watch again
-    without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR).
+    without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_RESUME_TOKEN).
     """
     UpdateCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.UpdateClusterRequest, _cluster_pb2.UpdateClusterResponse]
     """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
     offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL).
+    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
+    (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
     """
     EvictCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.EvictClusterRequest, _cluster_pb2.EvictClusterResponse]
     """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
@@ -64,7 +67,9 @@ class ClusterServiceStub:
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
     """ClusterService is served by every controller, for itself and all clusters below it. Every call needs the role viewer
-    unless it says otherwise. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    unless it says otherwise; an admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED),
+    UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -72,17 +77,18 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """GetCluster returns one cluster. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND)."""
     ListClusters: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersResponse]  # type: ignore[assignment]
     """ListClusters returns clusters in the order of their names, by pages. May be repeated.
-    Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     WatchClusters: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchClustersRequest, _cluster_pb2.WatchClustersResponse]  # type: ignore[assignment]
     """WatchClusters streams clusters as they are and as they change: without a token every cluster as put, then a
     bookmark, then changes. May be repeated with the last token. Errors: OUT_OF_RANGE (RESUME_TOKEN_EXPIRED: watch again
-    without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR).
+    without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_RESUME_TOKEN).
     """
     UpdateCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.UpdateClusterRequest, _cluster_pb2.UpdateClusterResponse]  # type: ignore[assignment]
     """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
     offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL).
+    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
+    (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
     """
     EvictCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.EvictClusterRequest, _cluster_pb2.EvictClusterResponse]  # type: ignore[assignment]
     """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
@@ -96,7 +102,9 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """ClusterService is served by every controller, for itself and all clusters below it. Every call needs the role viewer
-    unless it says otherwise. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    unless it says otherwise; an admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED),
+    UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @_abc_1.abstractmethod
@@ -114,7 +122,7 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ListClustersResponse, _abc.Awaitable[_cluster_pb2.ListClustersResponse]]:
         """ListClusters returns clusters in the order of their names, by pages. May be repeated.
-        Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +133,7 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_cluster_pb2.WatchClustersResponse], _abc.AsyncIterator[_cluster_pb2.WatchClustersResponse]]:
         """WatchClusters streams clusters as they are and as they change: without a token every cluster as put, then a
         bookmark, then changes. May be repeated with the last token. Errors: OUT_OF_RANGE (RESUME_TOKEN_EXPIRED: watch again
-        without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR).
+        without a token), RESOURCE_EXHAUSTED (SLOW_READER), INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_RESUME_TOKEN).
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +144,8 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cluster_pb2.UpdateClusterResponse, _abc.Awaitable[_cluster_pb2.UpdateClusterResponse]]:
         """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
         offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL).
+        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
+        (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
         """
 
     @_abc_1.abstractmethod

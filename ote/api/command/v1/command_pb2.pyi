@@ -511,7 +511,8 @@ class Result(_message.Message):
     """Output only. How it ended."""
     reason: _builtins.str
     """Output only. A stable word for programs when it did not succeed: UNSUPPORTED, INVALID_MANIFEST, NOT_FOUND,
-    NOT_READY, COMMAND_TOO_LARGE, SHIM_UNAVAILABLE, CANCELLED, INTERNAL, or a shim's own.
+    NOT_READY, DEADLINE_EXCEEDED, COMMAND_TOO_LARGE, CANCELLED, INTERNAL, or a shim's own; from a controller also
+    NO_SHIM, SHIM_UNAVAILABLE, NOT_ALLOWED.
     """
     message: _builtins.str
     """Output only. One line for people."""

@@ -33,9 +33,9 @@ class _TargetStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetSta
     TARGET_STATE_UNSPECIFIED: _TargetState.ValueType  # 0
     """Not said."""
     TARGET_STATE_PENDING: _TargetState.ValueType  # 1
-    """Accepted, not sent yet."""
+    """Accepted, not sent yet: earlier commands to the same cluster go first."""
     TARGET_STATE_QUEUED: _TargetState.ValueType  # 2
-    """The cluster is not reachable; held until the time to live is over."""
+    """The cluster is not reachable, or (reason BUSY) the way to it is full; held until the time to live is over."""
     TARGET_STATE_SENT: _TargetState.ValueType  # 3
     """Sent."""
     TARGET_STATE_RUNNING: _TargetState.ValueType  # 4
@@ -61,9 +61,9 @@ class TargetState(_TargetState, metaclass=_TargetStateEnumTypeWrapper):
 TARGET_STATE_UNSPECIFIED: TargetState.ValueType  # 0
 """Not said."""
 TARGET_STATE_PENDING: TargetState.ValueType  # 1
-"""Accepted, not sent yet."""
+"""Accepted, not sent yet: earlier commands to the same cluster go first."""
 TARGET_STATE_QUEUED: TargetState.ValueType  # 2
-"""The cluster is not reachable; held until the time to live is over."""
+"""The cluster is not reachable, or (reason BUSY) the way to it is full; held until the time to live is over."""
 TARGET_STATE_SENT: TargetState.ValueType  # 3
 """Sent."""
 TARGET_STATE_RUNNING: TargetState.ValueType  # 4
@@ -575,7 +575,7 @@ class DispatchManyRequest(_message.Message):
     DISPATCHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dispatches(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchRequest]:
-        """Required. Commands, in order; at most 256."""
+        """Required. Commands, in order; as many as fit a message of 4 MiB. More are read while fewer than 4,096 are not settled."""
 
     def __init__(
         self,
@@ -1044,7 +1044,7 @@ class ListRoutesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Optional. At most so many; 0 means 500."""
+    """Optional. At most so many; 0 means 500, the most is 5,000."""
     page_token: _builtins.str
     """Optional. From an earlier answer."""
     def __init__(

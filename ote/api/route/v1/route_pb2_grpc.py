@@ -28,7 +28,9 @@ if _version_not_supported:
 
 class RouteServiceStub:
     """RouteService is served by every controller: to its children the tunnel, to people and programs the dispatches for
-    itself and all clusters below it. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    itself and all clusters below it. An admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED, EVICTED,
+    ISSUER_EVICTED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def __init__(self, channel):
@@ -106,13 +108,16 @@ class RouteServiceStub:
 
 class RouteServiceServicer:
     """RouteService is served by every controller: to its children the tunnel, to people and programs the dispatches for
-    itself and all clusters below it. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    itself and all clusters below it. An admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED, EVICTED,
+    ISSUER_EVICTED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def Connect(self, request_iterator, context):
         """Connect is the tunnel between a child and its parent. Needs the role cluster. The child opens it, one at a time
-        except while it moves. Ends with half-close after goodbye; any other end is a loss. Errors: PERMISSION_DENIED
-        (EVICTED), INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (REFUSED).
+        except while it moves, and again when one is lost. Ends with half-close after goodbye; any other end is a loss.
+        Errors: INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (NOT_A_PARENT, REFUSED, CERTIFICATE_EXPIRED),
+        RESOURCE_EXHAUSTED (TOO_MANY_TUNNELS, with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,8 +132,9 @@ class RouteServiceServicer:
 
     def FetchPieces(self, request_iterator, context):
         """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
-        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
+        RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
+        (BAD_FRAME, BAD_PAYLOAD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,8 +142,9 @@ class RouteServiceServicer:
 
     def PushOutput(self, request_iterator, context):
         """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-        repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
-        RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+        repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND), UNAVAILABLE
+        (OUTPUT_NOT_DELIVERED), RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED
+        (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,16 +154,18 @@ class RouteServiceServicer:
         """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
         a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
         repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-        INVALID_ID, NO_COMMAND), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-        (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES, with RetryInfo), PERMISSION_DENIED.
+        INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+        (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
+        RetryInfo). After each of them nothing was accepted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DispatchMany(self, request_iterator, context):
-        """DispatchMany sends many commands on one stream, in batches. What would be an error of Dispatch is an event here.
-        Needs the role operator. May be repeated with the same ids.
+        """DispatchMany sends many commands on one stream, in batches; it ends when the caller has half-closed and all are
+        settled. What would be an error of Dispatch is an event here. Needs the role operator. May be repeated with the same
+        ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,15 +174,16 @@ class RouteServiceServicer:
     def PutPayload(self, request_iterator, context):
         """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
         repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDispatch(self, request, context):
-        """GetDispatch returns a dispatch with its targets. Needs the role viewer. May be repeated. Errors: NOT_FOUND
-        (DISPATCH_NOT_FOUND), UNAVAILABLE (ORIGIN_UNREACHABLE).
+        """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
+        May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
+        (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +191,7 @@ class RouteServiceServicer:
 
     def ListDispatches(self, request, context):
         """ListDispatches returns the dispatches of this controller, newest first, by pages. Needs the role viewer. May be
-        repeated.
+        repeated. Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,14 +207,16 @@ class RouteServiceServicer:
 
     def CancelDispatch(self, request, context):
         """CancelDispatch asks to end every target that is not final. What was never sent ends at once, the rest when the
-        cluster has said so. Needs the role operator. May be repeated. Errors: as GetDispatch.
+        cluster has said so. Asked of the origin, or of a controller above it. Needs the role operator. May be repeated.
+        Errors: as GetDispatch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRoutes(self, request, context):
-        """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated.
+        """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated. Errors:
+        INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,7 +308,9 @@ def add_RouteServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RouteService:
     """RouteService is served by every controller: to its children the tunnel, to people and programs the dispatches for
-    itself and all clusters below it. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    itself and all clusters below it. An admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED, EVICTED,
+    ISSUER_EVICTED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @staticmethod

@@ -29,7 +29,9 @@ GRPC_VERSION: str
 
 class RouteServiceStub:
     """RouteService is served by every controller: to its children the tunnel, to people and programs the dispatches for
-    itself and all clusters below it. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    itself and all clusters below it. An admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED, EVICTED,
+    ISSUER_EVICTED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @_typing.overload
@@ -38,44 +40,50 @@ class RouteServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RouteServiceAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_tunnel_pb2.ConnectRequest, _tunnel_pb2.ConnectResponse]
     """Connect is the tunnel between a child and its parent. Needs the role cluster. The child opens it, one at a time
-    except while it moves. Ends with half-close after goodbye; any other end is a loss. Errors: PERMISSION_DENIED
-    (EVICTED), INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (REFUSED).
+    except while it moves, and again when one is lost. Ends with half-close after goodbye; any other end is a loss.
+    Errors: INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (NOT_A_PARENT, REFUSED, CERTIFICATE_EXPIRED),
+    RESOURCE_EXHAUSTED (TOO_MANY_TUNNELS, with RetryInfo).
     """
     Probe: _grpc.UnaryUnaryMultiCallable[_route_pb2.ProbeRequest, _route_pb2.ProbeResponse]
     """Probe tells whether this controller could be a parent now. Needs the role cluster. May be repeated."""
     FetchPieces: _grpc.StreamStreamMultiCallable[_route_pb2.FetchPiecesRequest, _route_pb2.FetchPiecesResponse]
     """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
-    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
+    RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
+    (BAD_FRAME, BAD_PAYLOAD).
     """
     PushOutput: _grpc.StreamStreamMultiCallable[_route_pb2.PushOutputRequest, _route_pb2.PushOutputResponse]
     """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-    repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
-    RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+    repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND), UNAVAILABLE
+    (OUTPUT_NOT_DELIVERED), RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED
+    (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME).
     """
     Dispatch: _grpc.UnaryStreamMultiCallable[_route_pb2.DispatchRequest, _route_pb2.DispatchResponse]
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
     a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
     repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-    INVALID_ID, NO_COMMAND), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-    (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES, with RetryInfo), PERMISSION_DENIED.
+    INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+    (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
+    RetryInfo). After each of them nothing was accepted.
     """
     DispatchMany: _grpc.StreamStreamMultiCallable[_route_pb2.DispatchManyRequest, _route_pb2.DispatchManyResponse]
-    """DispatchMany sends many commands on one stream, in batches. What would be an error of Dispatch is an event here.
-    Needs the role operator. May be repeated with the same ids.
+    """DispatchMany sends many commands on one stream, in batches; it ends when the caller has half-closed and all are
+    settled. What would be an error of Dispatch is an event here. Needs the role operator. May be repeated with the same
+    ids.
     """
     PutPayload: _grpc.StreamUnaryMultiCallable[_route_pb2.PutPayloadRequest, _route_pb2.PutPayloadResponse]
     """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
     repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]
-    """GetDispatch returns a dispatch with its targets. Needs the role viewer. May be repeated. Errors: NOT_FOUND
-    (DISPATCH_NOT_FOUND), UNAVAILABLE (ORIGIN_UNREACHABLE).
+    """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
+    May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
+    (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
     """
     ListDispatches: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListDispatchesRequest, _route_pb2.ListDispatchesResponse]
     """ListDispatches returns the dispatches of this controller, newest first, by pages. Needs the role viewer. May be
-    repeated.
+    repeated. Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     WatchDispatch: _grpc.UnaryStreamMultiCallable[_route_pb2.WatchDispatchRequest, _route_pb2.WatchDispatchResponse]
     """WatchDispatch streams a dispatch as Dispatch does: all targets as they are, then changes, then the summary when all
@@ -83,10 +91,13 @@ class RouteServiceStub:
     """
     CancelDispatch: _grpc.UnaryUnaryMultiCallable[_route_pb2.CancelDispatchRequest, _route_pb2.CancelDispatchResponse]
     """CancelDispatch asks to end every target that is not final. What was never sent ends at once, the rest when the
-    cluster has said so. Needs the role operator. May be repeated. Errors: as GetDispatch.
+    cluster has said so. Asked of the origin, or of a controller above it. Needs the role operator. May be repeated.
+    Errors: as GetDispatch.
     """
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]
-    """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated."""
+    """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated. Errors:
+    INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
+    """
     TraceRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.TraceRouteRequest, _route_pb2.TraceRouteResponse]
     """TraceRoute asks every controller on the way to a cluster and tells the round trips. Needs the role viewer. May be
     repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND), UNAVAILABLE (NO_ROUTE).
@@ -95,50 +106,58 @@ class RouteServiceStub:
 @_typing.type_check_only
 class RouteServiceAsyncStub(RouteServiceStub):
     """RouteService is served by every controller: to its children the tunnel, to people and programs the dispatches for
-    itself and all clusters below it. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    itself and all clusters below it. An admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED, EVICTED,
+    ISSUER_EVICTED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_tunnel_pb2.ConnectRequest, _tunnel_pb2.ConnectResponse]  # type: ignore[assignment]
     """Connect is the tunnel between a child and its parent. Needs the role cluster. The child opens it, one at a time
-    except while it moves. Ends with half-close after goodbye; any other end is a loss. Errors: PERMISSION_DENIED
-    (EVICTED), INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (REFUSED).
+    except while it moves, and again when one is lost. Ends with half-close after goodbye; any other end is a loss.
+    Errors: INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (NOT_A_PARENT, REFUSED, CERTIFICATE_EXPIRED),
+    RESOURCE_EXHAUSTED (TOO_MANY_TUNNELS, with RetryInfo).
     """
     Probe: _aio.UnaryUnaryMultiCallable[_route_pb2.ProbeRequest, _route_pb2.ProbeResponse]  # type: ignore[assignment]
     """Probe tells whether this controller could be a parent now. Needs the role cluster. May be repeated."""
     FetchPieces: _aio.StreamStreamMultiCallable[_route_pb2.FetchPiecesRequest, _route_pb2.FetchPiecesResponse]  # type: ignore[assignment]
     """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
-    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
+    RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
+    (BAD_FRAME, BAD_PAYLOAD).
     """
     PushOutput: _aio.StreamStreamMultiCallable[_route_pb2.PushOutputRequest, _route_pb2.PushOutputResponse]  # type: ignore[assignment]
     """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-    repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
-    RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+    repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND), UNAVAILABLE
+    (OUTPUT_NOT_DELIVERED), RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED
+    (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME).
     """
     Dispatch: _aio.UnaryStreamMultiCallable[_route_pb2.DispatchRequest, _route_pb2.DispatchResponse]  # type: ignore[assignment]
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
     a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
     repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-    INVALID_ID, NO_COMMAND), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-    (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES, with RetryInfo), PERMISSION_DENIED.
+    INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+    (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
+    RetryInfo). After each of them nothing was accepted.
     """
     DispatchMany: _aio.StreamStreamMultiCallable[_route_pb2.DispatchManyRequest, _route_pb2.DispatchManyResponse]  # type: ignore[assignment]
-    """DispatchMany sends many commands on one stream, in batches. What would be an error of Dispatch is an event here.
-    Needs the role operator. May be repeated with the same ids.
+    """DispatchMany sends many commands on one stream, in batches; it ends when the caller has half-closed and all are
+    settled. What would be an error of Dispatch is an event here. Needs the role operator. May be repeated with the same
+    ids.
     """
     PutPayload: _aio.StreamUnaryMultiCallable[_route_pb2.PutPayloadRequest, _route_pb2.PutPayloadResponse]  # type: ignore[assignment]
     """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
     repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _aio.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]  # type: ignore[assignment]
-    """GetDispatch returns a dispatch with its targets. Needs the role viewer. May be repeated. Errors: NOT_FOUND
-    (DISPATCH_NOT_FOUND), UNAVAILABLE (ORIGIN_UNREACHABLE).
+    """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
+    May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
+    (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
     """
     ListDispatches: _aio.UnaryUnaryMultiCallable[_route_pb2.ListDispatchesRequest, _route_pb2.ListDispatchesResponse]  # type: ignore[assignment]
     """ListDispatches returns the dispatches of this controller, newest first, by pages. Needs the role viewer. May be
-    repeated.
+    repeated. Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     WatchDispatch: _aio.UnaryStreamMultiCallable[_route_pb2.WatchDispatchRequest, _route_pb2.WatchDispatchResponse]  # type: ignore[assignment]
     """WatchDispatch streams a dispatch as Dispatch does: all targets as they are, then changes, then the summary when all
@@ -146,10 +165,13 @@ class RouteServiceAsyncStub(RouteServiceStub):
     """
     CancelDispatch: _aio.UnaryUnaryMultiCallable[_route_pb2.CancelDispatchRequest, _route_pb2.CancelDispatchResponse]  # type: ignore[assignment]
     """CancelDispatch asks to end every target that is not final. What was never sent ends at once, the rest when the
-    cluster has said so. Needs the role operator. May be repeated. Errors: as GetDispatch.
+    cluster has said so. Asked of the origin, or of a controller above it. Needs the role operator. May be repeated.
+    Errors: as GetDispatch.
     """
     ListRoutes: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]  # type: ignore[assignment]
-    """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated."""
+    """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated. Errors:
+    INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
+    """
     TraceRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.TraceRouteRequest, _route_pb2.TraceRouteResponse]  # type: ignore[assignment]
     """TraceRoute asks every controller on the way to a cluster and tells the round trips. Needs the role viewer. May be
     repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND), UNAVAILABLE (NO_ROUTE).
@@ -157,7 +179,9 @@ class RouteServiceAsyncStub(RouteServiceStub):
 
 class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
     """RouteService is served by every controller: to its children the tunnel, to people and programs the dispatches for
-    itself and all clusters below it. Errors carry google.rpc.ErrorInfo of the domain "ote.dev".
+    itself and all clusters below it. An admin may call what an operator may, an operator what a viewer may. Errors carry
+    google.rpc.ErrorInfo of the domain "ote.dev"; any call may end with PERMISSION_DENIED (ROLE_NOT_ALLOWED, EVICTED,
+    ISSUER_EVICTED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @_abc_1.abstractmethod
@@ -167,8 +191,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tunnel_pb2.ConnectResponse], _abc.AsyncIterator[_tunnel_pb2.ConnectResponse]]:
         """Connect is the tunnel between a child and its parent. Needs the role cluster. The child opens it, one at a time
-        except while it moves. Ends with half-close after goodbye; any other end is a loss. Errors: PERMISSION_DENIED
-        (EVICTED), INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (REFUSED).
+        except while it moves, and again when one is lost. Ends with half-close after goodbye; any other end is a loss.
+        Errors: INVALID_ARGUMENT (BAD_FRAME), FAILED_PRECONDITION (NOT_A_PARENT, REFUSED, CERTIFICATE_EXPIRED),
+        RESOURCE_EXHAUSTED (TOO_MANY_TUNNELS, with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -186,8 +211,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.FetchPiecesResponse], _abc.AsyncIterator[_route_pb2.FetchPiecesResponse]]:
         """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET),
-        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
+        RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
+        (BAD_FRAME, BAD_PAYLOAD).
         """
 
     @_abc_1.abstractmethod
@@ -197,8 +223,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.PushOutputResponse], _abc.AsyncIterator[_route_pb2.PushOutputResponse]]:
         """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
-        repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND),
-        RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+        repeated from the beginning. Errors: PERMISSION_DENIED (NOT_BELOW), NOT_FOUND (DISPATCH_NOT_FOUND), UNAVAILABLE
+        (OUTPUT_NOT_DELIVERED), RESOURCE_EXHAUSTED (OUTPUT_TOO_LARGE; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED
+        (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME).
         """
 
     @_abc_1.abstractmethod
@@ -210,8 +237,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
         a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
         repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-        INVALID_ID, NO_COMMAND), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-        (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES, with RetryInfo), PERMISSION_DENIED.
+        INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+        (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
+        RetryInfo). After each of them nothing was accepted.
         """
 
     @_abc_1.abstractmethod
@@ -220,8 +248,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_route_pb2.DispatchManyRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.DispatchManyResponse], _abc.AsyncIterator[_route_pb2.DispatchManyResponse]]:
-        """DispatchMany sends many commands on one stream, in batches. What would be an error of Dispatch is an event here.
-        Needs the role operator. May be repeated with the same ids.
+        """DispatchMany sends many commands on one stream, in batches; it ends when the caller has half-closed and all are
+        settled. What would be an error of Dispatch is an event here. Needs the role operator. May be repeated with the same
+        ids.
         """
 
     @_abc_1.abstractmethod
@@ -232,7 +261,7 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_route_pb2.PutPayloadResponse, _abc.Awaitable[_route_pb2.PutPayloadResponse]]:
         """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
         repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, TOO_MANY_STREAMS), DEADLINE_EXCEEDED (TOO_SLOW).
+        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
         """
 
     @_abc_1.abstractmethod
@@ -241,8 +270,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.GetDispatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.GetDispatchResponse, _abc.Awaitable[_route_pb2.GetDispatchResponse]]:
-        """GetDispatch returns a dispatch with its targets. Needs the role viewer. May be repeated. Errors: NOT_FOUND
-        (DISPATCH_NOT_FOUND), UNAVAILABLE (ORIGIN_UNREACHABLE).
+        """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
+        May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
+        (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
         """
 
     @_abc_1.abstractmethod
@@ -252,7 +282,7 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.ListDispatchesResponse, _abc.Awaitable[_route_pb2.ListDispatchesResponse]]:
         """ListDispatches returns the dispatches of this controller, newest first, by pages. Needs the role viewer. May be
-        repeated.
+        repeated. Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
 
     @_abc_1.abstractmethod
@@ -272,7 +302,8 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.CancelDispatchResponse, _abc.Awaitable[_route_pb2.CancelDispatchResponse]]:
         """CancelDispatch asks to end every target that is not final. What was never sent ends at once, the rest when the
-        cluster has said so. Needs the role operator. May be repeated. Errors: as GetDispatch.
+        cluster has said so. Asked of the origin, or of a controller above it. Needs the role operator. May be repeated.
+        Errors: as GetDispatch.
         """
 
     @_abc_1.abstractmethod
@@ -281,7 +312,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.ListRoutesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.ListRoutesResponse, _abc.Awaitable[_route_pb2.ListRoutesResponse]]:
-        """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated."""
+        """ListRoutes returns the next hop of each cluster below, by pages. Needs the role viewer. May be repeated. Errors:
+        INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
+        """
 
     @_abc_1.abstractmethod
     def TraceRoute(

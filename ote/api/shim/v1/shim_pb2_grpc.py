@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class ShimServiceStub:
-    """ShimService is served by a shim and called by the controller of its cluster, and by nobody else. A shim also serves
-    grpc.health.v1 and should serve server reflection. Errors that end a call are of the transport or of the contract;
-    what happened to a command is always told in its Result.
+    """ShimService is served by a shim and called by the controller of its cluster (and by people, with "ote-ctl shim" on the
+    machine itself). A shim also serves grpc.health.v1 and should serve server reflection. Errors that end a call are of the
+    transport or of the contract; what happened to a command is always told in its Result.
     """
 
     def __init__(self, channel):
@@ -65,9 +65,9 @@ class ShimServiceStub:
 
 
 class ShimServiceServicer:
-    """ShimService is served by a shim and called by the controller of its cluster, and by nobody else. A shim also serves
-    grpc.health.v1 and should serve server reflection. Errors that end a call are of the transport or of the contract;
-    what happened to a command is always told in its Result.
+    """ShimService is served by a shim and called by the controller of its cluster (and by people, with "ote-ctl shim" on the
+    machine itself). A shim also serves grpc.health.v1 and should serve server reflection. Errors that end a call are of the
+    transport or of the contract; what happened to a command is always told in its Result.
     """
 
     def GetShimInfo(self, request, context):
@@ -156,9 +156,9 @@ def add_ShimServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ShimService:
-    """ShimService is served by a shim and called by the controller of its cluster, and by nobody else. A shim also serves
-    grpc.health.v1 and should serve server reflection. Errors that end a call are of the transport or of the contract;
-    what happened to a command is always told in its Result.
+    """ShimService is served by a shim and called by the controller of its cluster (and by people, with "ote-ctl shim" on the
+    machine itself). A shim also serves grpc.health.v1 and should serve server reflection. Errors that end a call are of the
+    transport or of the contract; what happened to a command is always told in its Result.
     """
 
     @staticmethod

@@ -29,9 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ShimServiceStub:
-    """ShimService is served by a shim and called by the controller of its cluster, and by nobody else. A shim also serves
-    grpc.health.v1 and should serve server reflection. Errors that end a call are of the transport or of the contract;
-    what happened to a command is always told in its Result.
+    """ShimService is served by a shim and called by the controller of its cluster (and by people, with "ote-ctl shim" on the
+    machine itself). A shim also serves grpc.health.v1 and should serve server reflection. Errors that end a call are of the
+    transport or of the contract; what happened to a command is always told in its Result.
     """
 
     @_typing.overload
@@ -69,9 +69,9 @@ class ShimServiceStub:
 
 @_typing.type_check_only
 class ShimServiceAsyncStub(ShimServiceStub):
-    """ShimService is served by a shim and called by the controller of its cluster, and by nobody else. A shim also serves
-    grpc.health.v1 and should serve server reflection. Errors that end a call are of the transport or of the contract;
-    what happened to a command is always told in its Result.
+    """ShimService is served by a shim and called by the controller of its cluster (and by people, with "ote-ctl shim" on the
+    machine itself). A shim also serves grpc.health.v1 and should serve server reflection. Errors that end a call are of the
+    transport or of the contract; what happened to a command is always told in its Result.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -105,9 +105,9 @@ class ShimServiceAsyncStub(ShimServiceStub):
     """
 
 class ShimServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ShimService is served by a shim and called by the controller of its cluster, and by nobody else. A shim also serves
-    grpc.health.v1 and should serve server reflection. Errors that end a call are of the transport or of the contract;
-    what happened to a command is always told in its Result.
+    """ShimService is served by a shim and called by the controller of its cluster (and by people, with "ote-ctl shim" on the
+    machine itself). A shim also serves grpc.health.v1 and should serve server reflection. Errors that end a call are of the
+    transport or of the contract; what happened to a command is always told in its Result.
     """
 
     @_abc_1.abstractmethod

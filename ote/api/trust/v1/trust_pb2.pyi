@@ -303,7 +303,7 @@ class ListJoinTokensRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Optional. At most so many; 0 means 100."""
+    """Optional. At most so many; 0 means 100, the most is 1,000."""
     page_token: _builtins.str
     """Optional. From an earlier answer."""
     def __init__(

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class TrustServiceStub:
-    """TrustService is served by every controller.
+    """TrustService is served by every controller. Errors carry google.rpc.ErrorInfo of the domain "ote.dev"; any call may
+    end with PERMISSION_DENIED (ROLE_NOT_ALLOWED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or
+    UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def __init__(self, channel):
@@ -63,15 +65,18 @@ class TrustServiceStub:
 
 
 class TrustServiceServicer:
-    """TrustService is served by every controller.
+    """TrustService is served by every controller. Errors carry google.rpc.ErrorInfo of the domain "ote.dev"; any call may
+    end with PERMISSION_DENIED (ROLE_NOT_ALLOWED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or
+    UNAVAILABLE (SHUTTING_DOWN).
     """
 
     def Enrol(self, request, context):
         """Enrol makes a member of whoever holds a join token: called with the token's own certificate (role join). May be
         repeated: the same token, uid and key get the same membership without another use. A token of another controller
         is handed on to it. Errors: PERMISSION_DENIED (TOKEN_EXPIRED, TOKEN_USED_UP, TOKEN_REVOKED, TOKEN_UNKNOWN,
-        NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE (TOKEN_MAKER_UNREACHABLE),
-        INVALID_ARGUMENT (INVALID_NAME, INVALID_CSR).
+        NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED, KEY_MISMATCH, EVICTED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE
+        (TOKEN_MAKER_UNREACHABLE), INVALID_ARGUMENT (INVALID_NAME, INVALID_UID, INVALID_CSR), FAILED_PRECONDITION
+        (NOT_A_PARENT), RESOURCE_EXHAUSTED (TOO_MANY_NAMES, with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +85,8 @@ class TrustServiceServicer:
     def Renew(self, request, context):
         """Renew gives a member fresh certificates on the key it has. Called by a member (role cluster), or with its rejoin
         certificate when the other has expired (role rejoin). May be repeated. Errors: PERMISSION_DENIED (EVICTED,
-        KEY_MISMATCH), INVALID_ARGUMENT (INVALID_CSR).
+        ISSUER_EVICTED, KEY_MISMATCH, CHILDREN_NOT_ALLOWED), INVALID_ARGUMENT (INVALID_CSR), FAILED_PRECONDITION
+        (NOT_A_PARENT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +94,7 @@ class TrustServiceServicer:
 
     def CreateJoinToken(self, request, context):
         """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+        Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +102,7 @@ class TrustServiceServicer:
 
     def ListJoinTokens(self, request, context):
         """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +153,9 @@ def add_TrustServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrustService:
-    """TrustService is served by every controller.
+    """TrustService is served by every controller. Errors carry google.rpc.ErrorInfo of the domain "ote.dev"; any call may
+    end with PERMISSION_DENIED (ROLE_NOT_ALLOWED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or
+    UNAVAILABLE (SHUTTING_DOWN).
     """
 
     @staticmethod

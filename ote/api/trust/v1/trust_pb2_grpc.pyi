@@ -27,7 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrustServiceStub:
-    """TrustService is served by every controller."""
+    """TrustService is served by every controller. Errors carry google.rpc.ErrorInfo of the domain "ote.dev"; any call may
+    end with PERMISSION_DENIED (ROLE_NOT_ALLOWED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or
+    UNAVAILABLE (SHUTTING_DOWN).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,20 +40,24 @@ class TrustServiceStub:
     """Enrol makes a member of whoever holds a join token: called with the token's own certificate (role join). May be
     repeated: the same token, uid and key get the same membership without another use. A token of another controller
     is handed on to it. Errors: PERMISSION_DENIED (TOKEN_EXPIRED, TOKEN_USED_UP, TOKEN_REVOKED, TOKEN_UNKNOWN,
-    NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE (TOKEN_MAKER_UNREACHABLE),
-    INVALID_ARGUMENT (INVALID_NAME, INVALID_CSR).
+    NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED, KEY_MISMATCH, EVICTED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE
+    (TOKEN_MAKER_UNREACHABLE), INVALID_ARGUMENT (INVALID_NAME, INVALID_UID, INVALID_CSR), FAILED_PRECONDITION
+    (NOT_A_PARENT), RESOURCE_EXHAUSTED (TOO_MANY_NAMES, with RetryInfo).
     """
     Renew: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RenewRequest, _trust_pb2.RenewResponse]
     """Renew gives a member fresh certificates on the key it has. Called by a member (role cluster), or with its rejoin
     certificate when the other has expired (role rejoin). May be repeated. Errors: PERMISSION_DENIED (EVICTED,
-    KEY_MISMATCH), INVALID_ARGUMENT (INVALID_CSR).
+    ISSUER_EVICTED, KEY_MISMATCH, CHILDREN_NOT_ALLOWED), INVALID_ARGUMENT (INVALID_CSR), FAILED_PRECONDITION
+    (NOT_A_PARENT).
     """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_trust_pb2.CreateJoinTokenRequest, _trust_pb2.CreateJoinTokenResponse]
     """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+    Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
     """
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListJoinTokensRequest, _trust_pb2.ListJoinTokensResponse]
-    """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated."""
+    """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
+    """
     RevokeJoinToken: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RevokeJoinTokenRequest, _trust_pb2.RevokeJoinTokenResponse]
     """RevokeJoinToken ends a token at once; members it has made stay. Needs the role admin. May be repeated.
     Errors: NOT_FOUND (TOKEN_UNKNOWN).
@@ -58,34 +65,44 @@ class TrustServiceStub:
 
 @_typing.type_check_only
 class TrustServiceAsyncStub(TrustServiceStub):
-    """TrustService is served by every controller."""
+    """TrustService is served by every controller. Errors carry google.rpc.ErrorInfo of the domain "ote.dev"; any call may
+    end with PERMISSION_DENIED (ROLE_NOT_ALLOWED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or
+    UNAVAILABLE (SHUTTING_DOWN).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_trust_pb2.EnrolRequest, _trust_pb2.EnrolResponse]  # type: ignore[assignment]
     """Enrol makes a member of whoever holds a join token: called with the token's own certificate (role join). May be
     repeated: the same token, uid and key get the same membership without another use. A token of another controller
     is handed on to it. Errors: PERMISSION_DENIED (TOKEN_EXPIRED, TOKEN_USED_UP, TOKEN_REVOKED, TOKEN_UNKNOWN,
-    NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE (TOKEN_MAKER_UNREACHABLE),
-    INVALID_ARGUMENT (INVALID_NAME, INVALID_CSR).
+    NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED, KEY_MISMATCH, EVICTED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE
+    (TOKEN_MAKER_UNREACHABLE), INVALID_ARGUMENT (INVALID_NAME, INVALID_UID, INVALID_CSR), FAILED_PRECONDITION
+    (NOT_A_PARENT), RESOURCE_EXHAUSTED (TOO_MANY_NAMES, with RetryInfo).
     """
     Renew: _aio.UnaryUnaryMultiCallable[_trust_pb2.RenewRequest, _trust_pb2.RenewResponse]  # type: ignore[assignment]
     """Renew gives a member fresh certificates on the key it has. Called by a member (role cluster), or with its rejoin
     certificate when the other has expired (role rejoin). May be repeated. Errors: PERMISSION_DENIED (EVICTED,
-    KEY_MISMATCH), INVALID_ARGUMENT (INVALID_CSR).
+    ISSUER_EVICTED, KEY_MISMATCH, CHILDREN_NOT_ALLOWED), INVALID_ARGUMENT (INVALID_CSR), FAILED_PRECONDITION
+    (NOT_A_PARENT).
     """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_trust_pb2.CreateJoinTokenRequest, _trust_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+    Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
     """
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListJoinTokensRequest, _trust_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
-    """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated."""
+    """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
+    """
     RevokeJoinToken: _aio.UnaryUnaryMultiCallable[_trust_pb2.RevokeJoinTokenRequest, _trust_pb2.RevokeJoinTokenResponse]  # type: ignore[assignment]
     """RevokeJoinToken ends a token at once; members it has made stay. Needs the role admin. May be repeated.
     Errors: NOT_FOUND (TOKEN_UNKNOWN).
     """
 
 class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
-    """TrustService is served by every controller."""
+    """TrustService is served by every controller. Errors carry google.rpc.ErrorInfo of the domain "ote.dev"; any call may
+    end with PERMISSION_DENIED (ROLE_NOT_ALLOWED), UNAUTHENTICATED (CERTIFICATE_UNKNOWN, CERTIFICATE_EXPIRED) or
+    UNAVAILABLE (SHUTTING_DOWN).
+    """
 
     @_abc_1.abstractmethod
     def Enrol(
@@ -96,8 +113,9 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         """Enrol makes a member of whoever holds a join token: called with the token's own certificate (role join). May be
         repeated: the same token, uid and key get the same membership without another use. A token of another controller
         is handed on to it. Errors: PERMISSION_DENIED (TOKEN_EXPIRED, TOKEN_USED_UP, TOKEN_REVOKED, TOKEN_UNKNOWN,
-        NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE (TOKEN_MAKER_UNREACHABLE),
-        INVALID_ARGUMENT (INVALID_NAME, INVALID_CSR).
+        NAME_NOT_ALLOWED, CHILDREN_NOT_ALLOWED, KEY_MISMATCH, EVICTED), ALREADY_EXISTS (CLUSTER_NAME_TAKEN), UNAVAILABLE
+        (TOKEN_MAKER_UNREACHABLE), INVALID_ARGUMENT (INVALID_NAME, INVALID_UID, INVALID_CSR), FAILED_PRECONDITION
+        (NOT_A_PARENT), RESOURCE_EXHAUSTED (TOO_MANY_NAMES, with RetryInfo).
         """
 
     @_abc_1.abstractmethod
@@ -108,7 +126,8 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trust_pb2.RenewResponse, _abc.Awaitable[_trust_pb2.RenewResponse]]:
         """Renew gives a member fresh certificates on the key it has. Called by a member (role cluster), or with its rejoin
         certificate when the other has expired (role rejoin). May be repeated. Errors: PERMISSION_DENIED (EVICTED,
-        KEY_MISMATCH), INVALID_ARGUMENT (INVALID_CSR).
+        ISSUER_EVICTED, KEY_MISMATCH, CHILDREN_NOT_ALLOWED), INVALID_ARGUMENT (INVALID_CSR), FAILED_PRECONDITION
+        (NOT_A_PARENT).
         """
 
     @_abc_1.abstractmethod
@@ -118,7 +137,7 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.CreateJoinTokenResponse, _abc.Awaitable[_trust_pb2.CreateJoinTokenResponse]]:
         """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+        Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
         """
 
     @_abc_1.abstractmethod
@@ -127,7 +146,9 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trust_pb2.ListJoinTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.ListJoinTokensResponse, _abc.Awaitable[_trust_pb2.ListJoinTokensResponse]]:
-        """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated."""
+        """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
+        """
 
     @_abc_1.abstractmethod
     def RevokeJoinToken(

@@ -372,7 +372,7 @@ def test_what_a_later_change_waits_for_is_not_taken_back_before_that_one() -> No
     end.report("d2", E1, m.BUSY, attempt=1, retry_after_ms=200)
     assert (end.state("d1"), end.state("d2"), end.reason("d2")) == ("QUEUED", "QUEUED", "BUSY")
     end.submit("d3", E1)
-    assert end.state("d3") == "QUEUED"
+    assert end.state("d3") == "PENDING"
     end.pass_time(0.3)
     assert end.take() == [
         ("deliver", "d1", [(E1, 1, 0, 3)]),
