@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +60,8 @@ _MAX_INLINE = 1024 * 1024
 _FRAME_ROOM = 24 * 1024
 _TARGET_BYTES = 96
 _SMALL = 2 * 1024
+_MAX_OUTPUTS = 2 * 1024 * 1024
+"""Bytes of outputs that one answer takes."""
 _MAX_SHOWN_OUTPUT = 64 * 1024
 """A larger output is shown at its origin only."""
 _FOLLOW = 1.0
@@ -308,6 +310,21 @@ class Dispatches:
         finally:
             self.leave(dispatch_id, watcher)
 
+    def targets(
+        self, dispatch_id: str, rows: Iterable[TargetRow], room: int
+    ) -> tuple[list[route_pb2.Target], list[TargetRow]]:
+        """Targets as they are now, and the rows of those whose outputs are left out: all outputs take `room` bytes."""
+        shown: list[route_pb2.Target] = []
+        without: list[TargetRow] = []
+        for row in rows:
+            view = self.target(dispatch_id, row)
+            if len(view.output) > room:
+                view.ClearField("output")
+                without.append(row)
+            room -= len(view.output)
+            shown.append(view)
+        return shown, without
+
     def target(self, dispatch_id: str, row: TargetRow) -> route_pb2.Target:
         """One target as it is now, with its output."""
         view = views.target(row, self._outputs.get(dispatch_id, row.uid))
@@ -332,7 +349,10 @@ class Dispatches:
         raise NotFound("DISPATCH_NOT_FOUND", f"no controller {origin!r} is known to {self._core.ctx.name}")
 
     def get(self, dispatch_id: str) -> route_pb2.Dispatch:
-        """A dispatch of this origin, with targets. Errors: NotFound (DISPATCH_NOT_FOUND)."""
+        """A dispatch of this origin, with targets and as many of their outputs as one message takes.
+
+        Errors: NotFound (DISPATCH_NOT_FOUND).
+        """
         dispatch = self._core.origin.dispatch(dispatch_id)
         if dispatch is None:
             raise NotFound(
@@ -340,7 +360,8 @@ class Dispatches:
                 f"{self._core.ctx.name} knows no dispatch {dispatch_id!r}; see 'ote-ctl dispatch list'",
             )
         view = self.summary(dispatch)
-        view.targets.extend(self.target(dispatch_id, target.row) for target in dispatch.targets.values())
+        rows = (target.row for target in dispatch.targets.values())
+        view.targets.extend(self.targets(dispatch_id, rows, _MAX_OUTPUTS)[0])
         return view
 
     def shown_to(self, dispatch_id: str, asker: str) -> route_pb2.Dispatch:

@@ -125,10 +125,9 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         async for rows in self._dispatches.changes(dispatch_id):
             if first:
                 name = f"{self._core.ctx.name}/{dispatch_id}"
-                targets = [self._dispatches.target(dispatch_id, row) for row in rows]
+                targets, rows = self._dispatches.targets(dispatch_id, rows, _EVENT_BYTES)
                 yield response(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
                 first = False
-                continue
             for batch in _in_messages(self._dispatches.target(dispatch_id, row) for row in rows):
                 yield response(changed=route_pb2.Targets(targets=batch))
         yield response(summary=self._summary(dispatch_id))

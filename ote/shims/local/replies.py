@@ -52,7 +52,7 @@ def observe(cluster: Cluster, watching: Watching) -> Observed:
     found = objects(cluster, watching.actions)
     if watching.deleting:
         left = cluster.terminating(key for key, _ in watching.actions)
-        message = f"{left} pods are ending" if left else ""
+        message = f"{left} {'pod is' if left == 1 else 'pods are'} ending" if left else ""
         return Observed(not left, _progress(message, found), succeeded(found))
     states = [cluster.readiness(key) for key, _ in watching.actions]
     ready = sum(state.ready for state in states)

@@ -13,7 +13,7 @@ from tests.wire.controller.tree import Stubs, Tree, dispatch, until
 NOOP = command_pb2.Command(noop=command_pb2.Noop())
 
 
-async def accepted(stubs: Stubs, clusters: str) -> str:
+async def accept(stubs: Stubs, clusters: str) -> str:
     """Send a no-op and go away once it is accepted; the name of the dispatch."""
     request = route_pb2.DispatchRequest(
         dispatch_id=secrets.token_hex(16), selector=cluster_pb2.Selector(clusters=clusters), command=NOOP
@@ -46,16 +46,44 @@ async def test_dispatches_are_listed_newest_first_by_pages_and_those_that_wait_b
     await tree.start("edge", "root")
     stubs = tree.admin("root")
     await until(lambda: root.shell.core.registry.find("edge") is not None)
-    sent = [await accepted(stubs, "root") for _ in range(5)]
+    sent = [await accept(stubs, "root") for _ in range(5)]
     assert [one.name for one in await listed(stubs)] == sent[::-1]
     await tree.stop("edge")
     entry = root.shell.core.registry.find("edge")
     assert entry is not None
     await until(lambda: root.shell.core.registry.state(entry.uid) == "OFFLINE")
-    waiting = [await accepted(stubs, "edge") for _ in range(3)]
+    waiting = [await accept(stubs, "edge") for _ in range(3)]
     await asyncio.gather(*(dispatch(stubs, "root") for _ in range(2)))
     (first, second, third) = await listed(stubs, unsettled_only=True)
     assert [first.name, second.name, third.name] == waiting[::-1]
     assert dict(first.states) == {"QUEUED": 1}
     assert not first.targets
     assert len(await listed(stubs)) == 10
+
+
+async def test_outputs_that_do_not_fit_one_message_follow_it(tree: Tree) -> None:
+    root = await tree.start("root")
+    names = ["root", "edge-1", "edge-2", "edge-3"]
+    for name in names[1:]:
+        await tree.start(name, "root")
+    stubs = tree.admin("root")
+    registry = root.shell.core.registry
+    await until(lambda: all(registry.find(name) is not None for name in names))
+    read = command_pb2.Command(get=command_pb2.Get(kind="Pod"))
+    request = route_pb2.DispatchRequest(
+        dispatch_id=secrets.token_hex(16), selector=cluster_pb2.Selector(clusters=",".join(names)), command=read
+    )
+    begun, *_ = [response async for response in stubs.routes.Dispatch(request, timeout=10)]
+    name = begun.accepted.dispatch
+    for entry in registry.entries.values():
+        root.outputs.keep(request.dispatch_id, entry.uid, entry.name.encode() * 200_000)
+
+    whole = (await stubs.routes.GetDispatch(route_pb2.GetDispatchRequest(dispatch=name))).dispatch
+    assert len(whole.targets) == 4
+    assert 0 < sum(len(target.output) for target in whole.targets) <= 2 * 1024 * 1024
+    call = stubs.routes.WatchDispatch(route_pb2.WatchDispatchRequest(dispatch=name), timeout=10)
+    first, *others, last = [response async for response in call]
+    assert [target.output for target in first.accepted.targets] == [b""] * 4
+    outputs = {target.cluster: target.output for response in others for target in response.changed.targets}
+    assert outputs == {name: name.encode() * 200_000 for name in names}
+    assert last.summary.states

@@ -416,7 +416,9 @@ class Accepted(_message.Message):
     """Output only. Its name: the origin's name, "/", the id."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
-        """Output only. Targets as they are now."""
+        """Output only. Targets as they are now. Those whose outputs do not fit this message come without, and then again, as
+        changed, with them.
+        """
 
     def __init__(
         self,
@@ -484,7 +486,7 @@ class Target(_message.Message):
     reason: _builtins.str
     """Output only. Stable word for programs when it did not succeed."""
     output: _builtins.bytes
-    """Output only. Output of a read."""
+    """Output only. Output of a read. GetDispatch leaves out what does not fit 2 MiB in all; WatchDispatch brings it."""
     attempts: _builtins.int
     """Output only. How often it was sent."""
     latency_ms: _builtins.int
