@@ -1,7 +1,7 @@
 """The words of the suite: a check, its result and the report. Nothing here talks to a shim.
 
 A check is data: what it is called, what the contract says, what it needs, and one async function that either returns
-(PASSED), raises `CheckFailed` (FAILED) or raises `CheckSkipped` (SKIPPED, with the reason).
+(PASSED), raises `CheckFailed` (FAILED) or raises `CheckSkipped` (SKIPPED, with the reason); see `verdict`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ote.conformance.probe import Probe
+from ote.conformance.probe import Probe
 
 
 class CheckStatus(enum.StrEnum):
@@ -21,14 +19,6 @@ class CheckStatus(enum.StrEnum):
     PASSED = "PASSED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
-
-
-class CheckFailed(Exception):
-    """The shim does not do what the contract says; the message says what was expected and what came."""
-
-
-class CheckSkipped(Exception):
-    """The check does not apply to this shim; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +114,3 @@ class CheckGroup:
     def checks(self) -> tuple[Check, ...]:
         """What was registered, in order."""
         return tuple(self._checks)
-
-
-def expect(condition: bool, message: str) -> None:
-    """Fail the check with this message unless the condition holds."""
-    if not condition:
-        raise CheckFailed(message)

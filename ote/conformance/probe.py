@@ -23,7 +23,7 @@ from google.rpc import error_details_pb2, status_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.conformance.manifests import POD_IMAGE, Thing, as_json, never_ready, plain_kind, slow_kind
-from ote.conformance.model import CheckFailed, CheckSkipped, expect
+from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 
 CALL_SECONDS = 20.0
 PIECE_BYTES = 262_144

@@ -16,16 +16,9 @@ import grpc.aio
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.conformance.checks import ALL_CHECKS
 from ote.conformance.manifests import POD_IMAGE
-from ote.conformance.model import (
-    Check,
-    CheckFailed,
-    CheckResult,
-    CheckSkipped,
-    CheckStatus,
-    ShimDescription,
-    SuiteReport,
-)
+from ote.conformance.model import Check, CheckResult, CheckStatus, ShimDescription, SuiteReport
 from ote.conformance.probe import Probe, ending_of
+from ote.conformance.verdict import CheckFailed, CheckSkipped
 from ote.model.errors import BY_CODE, Internal, InvalidArgument
 
 CONNECT_SECONDS = 10.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from ote.api.command.v1 import command_pb2
-from ote.conformance.model import CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import expect
 
 check = CheckGroup("bad-input")
 

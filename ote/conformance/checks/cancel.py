@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.idempotency import same
-from ote.conformance.model import CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import expect
 
 check = CheckGroup("cancel")
 

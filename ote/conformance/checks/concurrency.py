@@ -7,8 +7,9 @@ import asyncio
 from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.objects import expect_action
 from ote.conformance.manifests import Thing
-from ote.conformance.model import CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Answer, Probe, objects_in
+from ote.conformance.verdict import expect
 
 check = CheckGroup("concurrency")
 

@@ -6,8 +6,9 @@ import time
 
 from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.objects import expect_action
-from ote.conformance.model import CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import expect
 
 check = CheckGroup("deadlines")
 

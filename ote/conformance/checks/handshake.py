@@ -10,8 +10,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ote.api.shim.v1 import shim_pb2
-from ote.conformance.model import CheckFailed, CheckGroup, CheckSkipped, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import SERVICE, Probe, ending_of
+from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 
 check = CheckGroup("handshake")
 

@@ -7,8 +7,9 @@ import asyncio
 from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.objects import expect_action, expect_value
 from ote.conformance.manifests import Thing
-from ote.conformance.model import CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import expect
 
 check = CheckGroup("idempotency")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from ote.api.command.v1 import command_pb2
-from ote.conformance.model import CheckFailed, CheckGroup, CheckSkipped, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 
 check = CheckGroup("logs")
 

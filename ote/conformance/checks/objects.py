@@ -6,8 +6,9 @@ import json
 
 from ote.api.command.v1 import command_pb2
 from ote.conformance.manifests import Thing, as_yaml
-from ote.conformance.model import CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, objects_in, told
+from ote.conformance.verdict import expect
 
 check = CheckGroup("objects")
 

@@ -9,8 +9,9 @@ from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2
 from ote.conformance.checks.idempotency import same
 from ote.conformance.checks.objects import expect_action, expect_value
-from ote.conformance.model import CheckGroup, CheckSkipped, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import PIECE_BYTES, Probe, payload_ref, pieces_of, told
+from ote.conformance.verdict import CheckSkipped, expect
 
 check = CheckGroup("payloads")
 

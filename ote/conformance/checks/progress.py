@@ -7,8 +7,9 @@ import time
 from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.objects import expect_action
 from ote.conformance.manifests import as_json
-from ote.conformance.model import CheckFailed, CheckGroup, CheckSkipped, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 
 check = CheckGroup("progress")
 

@@ -8,8 +8,9 @@ from ote.conformance.checks.handshake import health
 from ote.conformance.checks.idempotency import same
 from ote.conformance.checks.objects import expect_value
 from ote.conformance.manifests import Thing
-from ote.conformance.model import CheckGroup, CheckSkipped, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe, told
+from ote.conformance.verdict import CheckSkipped, expect
 
 check = CheckGroup("restart")
 

@@ -7,8 +7,9 @@ import itertools
 import time
 
 from ote.api.shim.v1 import shim_pb2
-from ote.conformance.model import CheckFailed, CheckGroup, CheckSkipped, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import Probe
+from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 
 check = CheckGroup("status")
 

@@ -6,8 +6,9 @@ import grpc.aio
 
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2
-from ote.conformance.model import CheckFailed, CheckGroup, expect
+from ote.conformance.model import CheckGroup
 from ote.conformance.probe import SERVICE, Answer, Probe, ending_of
+from ote.conformance.verdict import CheckFailed, expect
 
 check = CheckGroup("unknown")
 
