@@ -14,7 +14,7 @@ Invariants:
 * To one cluster, in one journal, a change is sent only after all earlier ones; `after` never changes while it may be
   there.
 * A result is acknowledged after it is on disk, and again each time it comes; nobody waits for that, so those of some
-  hundredths of a second go together. A final state changes never, but
+  tenths of a second go together. A final state changes never, but
   OUTCOME_UNKNOWN once, into the truth.
 * A timer per dispatch, and one per cluster that has turned something away. No event looks at everything.
 
@@ -58,8 +58,8 @@ from ote.model.errors import AlreadyExists, NotFound, ResourceExhausted
 
 _HOPS = 32
 _ACKS_AT_ONCE = 256
-_ACK_AFTER = 0.05
-"""Seconds for which acknowledgements gather."""
+_ACK_AFTER = 0.3
+"""Seconds for which acknowledgements gather: far less than after which a result is said again."""
 _READ_SILENCE = 60.0
 """Seconds of silence after which a read is given up."""
 _READ_DELAY_CAP = 10.0

@@ -196,17 +196,17 @@ def test_results_of_one_event_are_acknowledged_together() -> None:
     assert [len(line[2]) for line in end.take()] == [256, 44]
 
 
-def test_results_of_some_hundredths_of_a_second_are_acknowledged_together_and_alike_ones_once() -> None:
+def test_results_of_some_tenths_of_a_second_are_acknowledged_together_and_alike_ones_once() -> None:
     end = OriginEnd(online(E1, E2))
     end.submit("d1", E1, E2)
     end.submit("d2", E1)
     end.take()
     end.report("d1", E1, m.RESULT, state="SUCCEEDED")
-    end.pass_time(0.02)
+    end.pass_time(0.2)
     end.report("d1", E2, m.RESULT, state="FAILED")
-    end.pass_time(0.02)
+    end.pass_time(0.05)
     assert end.take() == []
-    end.pass_time(0.02)
+    end.pass_time(0.1)
     assert end.take() == [("ack", [E1, E2], ["d1"])]
     end.report("d1", E2, m.RESULT, state="FAILED")
     end.report("d2", E1, m.RESULT, state="SUCCEEDED")
