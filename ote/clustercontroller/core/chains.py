@@ -82,7 +82,7 @@ class Chains:
 
     def is_at_or_below(self, uid: str, above: str) -> bool:
         entry = self.entries.get(uid)
-        return entry is not None and self.entries.get(above) in self._chain(entry)
+        return entry is not None and any(other is not None and other.uid == above for other in self._chain(entry))
 
     def is_below(self, uid: str) -> bool:
         return self.via(uid) is not None

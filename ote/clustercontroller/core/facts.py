@@ -81,7 +81,8 @@ class OwnRecord:
         if max(len({*changes.labels, *event.labels}), len({*changes.tags, *event.tags})) > MAX_LABELS:
             raise InvalidArgument("TOO_MANY_LABELS", f"a cluster has at most {MAX_LABELS} labels and as many tags")
         for key in event.remove_labels:
-            if changes.labels.pop(key, None) is None and key in self._settings.labels:
+            overridden = changes.labels.pop(key, None) is not None
+            if not overridden and key in self._settings.labels and key not in changes.removed_labels:
                 changes.removed_labels.append(key)
         for key, value in event.labels.items():
             changes.labels[key] = value
