@@ -277,10 +277,8 @@ class Controller:
                 )
             )
 
-    def _attached(self, link: int, parent_uid: str, epoch: int) -> None:
-        attachment = self.parents.attachment
-        if attachment is not None:
-            self.own.attached(attachment)
+    def _attached(self, link: int, attachment: m.ClusterRecord) -> None:
+        self.own.attached(attachment)
         self.registry.set_own(self.own.record())
         self.registry.told_nothing()
         self._evictions_owed.clear()
@@ -327,7 +325,7 @@ class Controller:
 
     def _full_account(self, link: int) -> None:
         self.registry.news()
-        batches = list(_batches(self.registry.account())) or [[]]
+        batches = list(_batches(self.registry.account()))
         last = len(batches) - 1
         for index, batch in enumerate(batches):
             self.ctx.send(link, m.News(batch, full_begin=index == 0, full_end=index == last, part=index + 1))
@@ -569,7 +567,7 @@ def _size(record: m.ClusterRecord) -> int:
 
 
 def _batches(records: Iterable[m.ClusterRecord]) -> Iterable[list[m.ClusterRecord]]:
-    """Split records into messages of at most about 24 KiB."""
+    """Split records, of which there are some, into messages of at most about 24 KiB."""
     batch: list[m.ClusterRecord] = []
     room = _NEWS_BYTES
     for record in records:
@@ -579,5 +577,4 @@ def _batches(records: Iterable[m.ClusterRecord]) -> Iterable[list[m.ClusterRecor
             batch, room = [], _NEWS_BYTES
         batch.append(record)
         room -= size
-    if batch:
-        yield batch
+    yield batch

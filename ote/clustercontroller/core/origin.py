@@ -286,7 +286,6 @@ class Origin:
         elif reachable and cluster.facts.journal_id and not self._ledger.chain(uid).waiting():
             self._ledger.mark_sent(target, cluster.facts.journal_id)
             self._ledger.chain(uid).instance = cluster.instance
-            target.stored = target.sending
         elif reachable:
             row.state, row.message = PENDING, "waits for its turn behind earlier commands"
         else:

@@ -154,13 +154,12 @@ class Ledger:
         row.since = self.wall(target.dispatch)
 
     def next_unsent(self, chain: Chain, journal_id: str) -> Iterator[OriginTarget]:
-        """Each change that waits, now marked as sent and written where the disk does not say so yet."""
+        """Each change that waits, now marked as sent and written so."""
         while chain.waiting():
             target = chain.unsent.popleft()
             self.mark_sent(target, journal_id)
             chain.sent[target] = None
-            if target.stored != target.sending:
-                self.store(target)
+            self.store(target)
             self.changed(target)
             yield target
 
@@ -179,10 +178,7 @@ class Ledger:
 
     def store(self, target: OriginTarget) -> None:
         """Write a target's row."""
-        row = target.row
-        if row.maybe_sent:
-            target.stored = target.sending
-        self._ctx.put("targets", f"{target.dispatch.row.id}/{row.uid}", row)
+        self._ctx.put("targets", f"{target.dispatch.row.id}/{target.row.uid}", target.row)
 
     def changed(self, target: OriginTarget) -> None:
         """Tell watchers."""

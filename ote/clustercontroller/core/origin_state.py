@@ -62,14 +62,6 @@ class OriginTarget:
     """Bit n: attempt n may have arrived."""
     heard: float = 0.0
     """When the target last said something, or the dispatch was accepted or loaded."""
-    stored: tuple[int, int, int, str] | None = None
-    """What of the sending is on disk, or on its way there before anything later."""
-
-    @property
-    def sending(self) -> tuple[int, int, int, str]:
-        """What must be on disk before it is sent."""
-        row = self.row
-        return (row.incarnation, row.seq, row.after, row.journal_id)
 
     @property
     def is_open(self) -> bool:
@@ -112,7 +104,6 @@ class Chain:
                 break
             del self.sent[target]
             target.row.maybe_sent = False
-            target.stored = None  # what was put in this very event goes to disk as it is now
             self.unsent.appendleft(target)
             back.append(target)
         return back
@@ -142,7 +133,6 @@ def loaded_dispatch(
         state = target.row
         if state.maybe_sent:
             target.attempts = NOT_TAKEN_BACK
-            target.stored = target.sending
         if state.state not in FINAL:
             dispatch.unsettled += 1
         elif state.state != OUTCOME_UNKNOWN or state.reason != no_answer:

@@ -40,8 +40,8 @@ _DRAIN_WITHIN = 5.0
 class ParentsCallbacks:
     """What the composition does when something happens here."""
 
-    attached: Callable[[int, str, int], None]
-    """(link, parent uid, epoch): this link is the active one now; an older one, if any, is only read to its end."""
+    attached: Callable[[int, m.ClusterRecord], None]
+    """(link, own record as taken): this link is the active one now; an older one, if any, is only read to its end."""
     detached: Callable[[int], None]
     """(link): the active link is gone and there is no other."""
     standing_changed: Callable[[], None]
@@ -152,10 +152,6 @@ class Parents:
         return self._refusals.last
 
     @property
-    def draining(self) -> bool:
-        return self._row.draining
-
-    @property
     def stopped(self) -> bool:
         """Whether `stop` was called and the last link is closed."""
         return self._stopping and not list(self._links)
@@ -184,13 +180,6 @@ class Parents:
                 self._callbacks.standing_changed()
         elif best.beat > self.standing.beat:
             self._upward.hear(best)
-
-    def drain(self, on: bool) -> None:
-        """Remember durably that the children are to move away, or may come again."""
-        if self._row.draining != on:
-            self._row.draining = on
-            save(self._ctx, self._row)
-            self._ctx.barrier()
 
     def reattach(self) -> None:
         """Attach to the present parent anew, make-before-break (the certificate was renewed)."""
@@ -301,7 +290,7 @@ class Parents:
         if self._lost_at < NEVER:
             ctx.count("ote_failover_attach_seconds", value=ctx.now - self._lost_at)
             self._lost_at = NEVER
-        self._callbacks.attached(link.number, link.uid, epoch)
+        self._callbacks.attached(link.number, record)
         if old is not None:
             self._leave(old, epoch)
         self._moved()

@@ -390,7 +390,7 @@ class History:
             if knowing:
                 self.world.evict(knowing[0], uid)
         for site in self.members():
-            if site.process is not None and site.process.core.parents.draining:
+            if site.process is not None and site.process.core.registry.own.facts.draining:
                 self.world.submit(root, [site], "drain", body={"off": True})
         return not self.problems()
 

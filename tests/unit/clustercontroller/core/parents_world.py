@@ -56,7 +56,7 @@ class World:
             "uid-e1", "e1", "instance", b"key", self.settings, Middle(self.share), lambda data: b"signed " + data, _no
         )
         callbacks = ParentsCallbacks(
-            attached=lambda link, uid, epoch: self.calls.append(("attached", link, uid, epoch)),
+            attached=lambda link, own: self.calls.append(("attached", link, own.parent_uid, own.epoch)),
             detached=lambda link: self.calls.append(("detached", link)),
             standing_changed=lambda: self.calls.append(("standing", self.parents.standing)),
             memory_lost=lambda: self.calls.append(("memory lost",)),

@@ -57,7 +57,7 @@ class Node:
         uid = f"uid-{name}"
         self.ctx = Context(uid, name, self.instance, b"", SETTINGS, tree.rng, lambda data: b"", lambda *_: True)
         callbacks = ParentsCallbacks(
-            attached=lambda link, parent, epoch: None,
+            attached=lambda link, own: None,
             detached=lambda link: None,
             standing_changed=self.announce,
             memory_lost=lambda: pytest.fail("no disk was set back"),
