@@ -402,6 +402,24 @@ def test_few_are_held_and_connected_ones_rather_than_others() -> None:
     assert world.closed("R") == "another parent was taken"
 
 
+def test_when_the_time_of_several_candidates_is_over_at_once_each_is_closed_once() -> None:
+    world = at_home()
+    world.lose("E")
+    world.run(1.4)
+    world.welcome("W", S(10, 2))
+    world.welcome("E", S(10, 2))
+    world.run(2.5)
+    world.beat("E", S(11, 2))
+    assert len(world.sent("E", m.Attach)) == 1
+    for name in ("R", "s2"):
+        world.welcome(name, S(10, 2))
+    world.ctx.now = 8.0
+    world.do(lambda: None)
+    closed = [close.link for close in world.of(fx.CloseLink)]
+    assert sorted(closed) == sorted(world.links[name] for name in ("W", "E", "R", "s2"))
+    assert world.parents.active_link is None
+
+
 def test_a_held_candidate_is_given_up_after_a_while() -> None:
     world = at_home()
     world.lose("E")

@@ -69,6 +69,21 @@ def test_a_candidate_that_says_when_to_come_back_is_passed_over_until_then() -> 
     assert asked + 3.0 <= world.now <= asked + 6.0
 
 
+def test_why_nobody_took_us_is_known_until_somebody_does() -> None:
+    world = starting()
+    assert world.parents.refused is None
+    world.refuse("E", "BUSY")
+    assert world.parents.refused == m.Refused("BUSY", "why")
+    world.run(20.0)
+    world.fail("E")
+    assert world.parents.refused is not None
+    assert world.parents.refused.reason == "NO_PARENT"
+    while not world.dialled("E"):
+        world.run(world.parents.next_wake() or 0.0)
+    world.take("E", S(11, 1))
+    assert world.parents.refused is None
+
+
 def test_nobody_can_make_us_wait_longer_than_ten_minutes() -> None:
     world = starting()
     world.refuse("E", "BUSY", retry_after_ms=10**9)

@@ -398,18 +398,7 @@ def test_an_attach_that_came_to_nothing_is_followed_by_one_to_the_present_parent
     assert world.parents.parent == HOME
 
 
-# --- draining and stopping ourselves --------------------------------------------------------------------------------
-
-
-def test_our_own_draining_is_durable() -> None:
-    world = at_home()
-    world.do(lambda: world.parents.drain(True))
-    world.do(lambda: world.parents.drain(True))
-    assert [type(effect) for effect in world.effects] == [fx.Put, fx.Barrier]
-    assert world.parents.draining
-    assert world.of(fx.Put)[0].value.draining
-    world.do(lambda: world.parents.drain(False))
-    assert not world.parents.draining
+# --- stopping ourselves ---------------------------------------------------------------------------------------------
 
 
 def test_stopping_says_goodbye_and_dials_nobody() -> None:

@@ -8,7 +8,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.events import PayloadFailed, PayloadReady
-from tests.unit.clustercontroller.core.dispatch_ends import Shim, TargetEnd
+from tests.unit.clustercontroller.core.dispatch_ends import R, Shim, TargetEnd
 
 PAYLOAD = m.Payload(b"hash", 500_000, [b"piece"])
 
@@ -389,3 +389,18 @@ def test_what_was_open_on_a_disk_that_was_set_back_is_unknown_and_never_handed_t
     assert end.asked() == []
     end.deliver("anew", 5)
     assert end.asked() == [("Execute", "anew")]
+
+
+def test_a_result_whose_turn_is_to_come_may_be_acknowledged_twice_and_goes_when_its_turn_is_over() -> None:
+    end = TargetEnd()
+    end.shim_up(Shim())
+    end.revoke("d2", 2, 1)
+    assert end.take() == [("RESULT", "d2", "CANCELLED")]
+    for _ in range(2):
+        end.ack("d2")
+        assert list(end.disk.tables["journal"]) == [f"{R}/d2"]
+    end.deliver("d1", 1)
+    end.result("d1")
+    end.ack("d1")
+    assert not end.disk.tables["journal"]
+    assert end.disk.tables["floors"][R].floor == 2
