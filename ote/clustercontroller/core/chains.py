@@ -111,6 +111,11 @@ class Chains:
         broken = [other.heard_at for other in self._broken(entry) if other is not None]
         return min(broken, default=self.ctx.now)
 
+    def is_up(self, uid: str) -> bool:
+        """Whether every link down to it counts as up. There may be no way all the same, while it moves."""
+        entry = self.entries.get(uid)
+        return entry is not None and not self._broken(entry)
+
     def path(self, uid: str) -> list[str]:
         """Names from this controller down to the cluster, along its last known chain."""
         chain = self._chain(self.entries[uid])

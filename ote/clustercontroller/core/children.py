@@ -56,6 +56,8 @@ _RESYNC_ANY = 8
 """The same for any differences: news that is on its way makes short ones."""
 _RESYNC_MOST = 256
 _RETRY_MS = (300, 1500)
+_LEAVING_BEATS = 2.0
+"""Heartbeat intervals for which a child that has said goodbye is waited for to be heard of from its new parent."""
 
 
 class ParentsView(Protocol):
@@ -110,6 +112,8 @@ class Children:
         self._heard: OrderedDict[int, float] = OrderedDict()
         """When each attached link was heard last, the one longest ago first."""
         self._sweep_at = NEVER
+        self._leaving: dict[str, float] = {}
+        """Until when a child that has left is waited for elsewhere, earliest first."""
         self._draining = False
         self._told = (m.Standing(0, 0), list[m.PathStep](), False)
         self._beat_at = NEVER
@@ -359,8 +363,11 @@ class Children:
     def goodbye(self, link: int, goodbye: m.Goodbye) -> None:
         """The child leaves: it has another parent (`next_epoch`), or stops. What is queued for it is still written."""
         child = self._links[link]
-        if goodbye.next_epoch > self._registry.known_epoch(child.hello.uid):
-            self._registry.away(m.Away(child.hello.uid, goodbye.next_epoch, instance=child.hello.instance))
+        uid = child.hello.uid
+        if goodbye.next_epoch > self._registry.known_epoch(uid):
+            self._registry.leaving(m.Away(uid, goodbye.next_epoch, instance=child.hello.instance), link)
+            self._leaving.pop(uid, None)
+            self._leaving[uid] = self._ctx.now + _LEAVING_BEATS * self._ctx.settings.heartbeat
         self._drop(child)
         self._ctx.log("info", "child left", child=child.hello.name, uid=child.hello.uid, epoch=child.epoch)
         self._ctx.send(link, m.Drained())
@@ -520,15 +527,19 @@ class Children:
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do (clock of the core)."""
+        left_at = next(iter(self._leaving.values()), NEVER)
         if not self._links:
-            return None
-        at = min(self._beat_at, self._sweep_at, self._alternates_at)
+            return left_at if left_at < NEVER else None
+        at = min(self._beat_at, self._sweep_at, self._alternates_at, left_at)
         if self._waiting:
             at = min(at, self._waiting_until(next(iter(self._waiting.values()))))
         return at
 
     def wake(self) -> None:
         """Do what is due."""
+        for uid in [uid for uid, until in self._leaving.items() if until <= self._ctx.now]:
+            del self._leaving[uid]
+            self._registry.left(uid)
         if not self._links:
             return
         now, due = self._ctx.now, min(self._beat_at, self._sweep_at)

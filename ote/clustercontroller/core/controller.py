@@ -239,7 +239,7 @@ class Controller:
                 case m.Evictions():
                     self._learn_evictions(item.uids, but=link)
                 case m.Away():
-                    self._away(item)
+                    self._away(link, item)
                 case m.Resync():
                     self._full_account(link)
                 case _:
@@ -330,10 +330,10 @@ class Controller:
         for index, batch in enumerate(batches):
             self.ctx.send(link, m.News(batch, full_begin=index == 0, full_end=index == last, part=index + 1))
 
-    def _away(self, away: m.Away) -> None:
-        link = self.registry.away(away)
-        if link is not None:
-            self.ctx.send(link, away)
+    def _away(self, link: int, away: m.Away) -> None:
+        below = self.registry.away(away, parent_knows=link == self.parents.active_link)
+        if below is not None:
+            self.ctx.send(below, away)
 
     def _learn_evictions(self, uids: list[str], but: int | None) -> None:
         new = self.registry.take_evictions(uids)
@@ -448,7 +448,8 @@ class Controller:
 
     def _check_waiting(self) -> None:
         stayed = self.children.remaining()
-        due = [waiting for waiting in self._waiting if not stayed or waiting.until <= self.ctx.now]
+        moved = not stayed and not self.registry.has_leaving
+        due = [waiting for waiting in self._waiting if moved or waiting.until <= self.ctx.now]
         if due:
             names = [entry.name if (entry := self.registry.get(uid)) else uid for uid in stayed]
             self._waiting = [waiting for waiting in self._waiting if waiting not in due]

@@ -33,6 +33,7 @@ from ote.clustercontroller.core.events import CancelDispatch, Submit, SubmitTarg
 from ote.clustercontroller.core.origin_ledger import GRACE, NO_ANSWER, Ledger
 from ote.clustercontroller.core.origin_ports import Clusters, KnownCluster, Route
 from ote.clustercontroller.core.origin_state import (
+    MOVING,
     NOT_TAKEN_BACK,
     Chain,
     OriginDispatch,
@@ -188,7 +189,7 @@ class Origin:
                 self._read_due(target, outgoing)
             elif not target.row.maybe_sent:
                 if now >= dispatch.expiry:
-                    self._ledger.end(target, EXPIRED, EXPIRED, "its time was over before the cluster was reachable")
+                    self._ledger.end_unsent(target)
             elif dispatch.ended:
                 self._overdue(target)
                 if target.is_open and self._reachable(target.row.uid):
@@ -204,6 +205,10 @@ class Origin:
             self._ledger.end(target, UNREACHABLE, NO_ANSWER, "the cluster has not answered")
         elif self._reachable(target.row.uid):
             outgoing.setdefault(target.dispatch, []).append(target)
+
+    def _moves(self, target: OriginTarget) -> bool:
+        """Whether a cluster to which there is no way may just be between two parents."""
+        return self._ctx.now < target.dispatch.begun + MOVING and self._clusters.is_up(target.row.uid)
 
     def _overdue(self, target: OriginTarget) -> None:
         """What may have been sent and has not been heard of for long after its time: unknown, and then given up."""
@@ -279,7 +284,7 @@ class Origin:
         reachable = self._reachable(uid)
         if cluster is None:
             row.state, row.reason, row.message = UNREACHABLE, "CLUSTER_REPLACED", "the cluster is not a member any more"
-        elif not reachable and (not dispatch.change or dispatch.row.ttl <= 0):
+        elif not reachable and (not dispatch.change or dispatch.row.ttl <= 0) and not self._moves(target):
             row.state, row.reason, row.message = UNREACHABLE, "OFFLINE", "the cluster is not reachable"
         elif not dispatch.change:
             row.state, row.maybe_sent = SENT, True
@@ -543,10 +548,12 @@ class Origin:
         no_route = report.kind == m.NO_ROUTE
         wait = delay(self._ctx, 0) if no_route else max(report.retry_after_ms / 1000, 0.05)
         if not dispatch.change:
-            if no_route and not target.attempts:
-                self._ledger.end(target, UNREACHABLE, m.NO_ROUTE, "there is no way to the cluster")
-            else:
+            if not no_route or target.attempts:
                 self._schedule(dispatch, self._ctx.now + wait)
+            elif self._moves(target):
+                self._timers.at(dispatch.begun + MOVING, self._no_way, target)
+            else:
+                self._no_way(target)
             return
         chain = self._ledger.chain(row.uid)
         for back in chain.take_back():
@@ -561,16 +568,23 @@ class Origin:
             self._schedule(dispatch, self._ctx.now + wait)
         self._ledger.drop_empty(row.uid)
 
+    def _no_way(self, target: OriginTarget) -> None:
+        """End a read of which no attempt is under way."""
+        if target.is_open and not target.attempts:
+            self._ledger.end(target, UNREACHABLE, m.NO_ROUTE, "there is no way to the cluster")
+
     def _taken_back(self, target: OriginTarget, no_route: bool) -> None:
         dispatch = target.dispatch
         if dispatch.row.cancelled:
             self._ledger.end(target, CANCELLED, CANCELLED, "cancelled")
         elif dispatch.ended:
-            self._ledger.end(target, EXPIRED, EXPIRED, "its time was over before the cluster was reachable")
-        elif no_route and dispatch.row.ttl <= 0:
+            self._ledger.end_unsent(target)
+        elif no_route and dispatch.row.ttl <= 0 and not self._moves(target):
             self._ledger.end(target, UNREACHABLE, m.NO_ROUTE, "there is no way to the cluster")
         elif no_route:
             self._ledger.queued(target, m.NO_ROUTE, "waits until the cluster is reachable")
+            if dispatch.row.ttl <= 0:
+                self._schedule(dispatch, dispatch.expiry)
         else:
             self._ledger.queued(target, m.BUSY, "the way to the cluster is full; it is tried again")
 

@@ -17,7 +17,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.origin_state import Chain, OriginDispatch, OriginTarget, loaded_dispatch
 from ote.clustercontroller.core.records import DispatchRow, Self, Sequence, TargetRow
-from ote.clustercontroller.core.states import FINAL, OUTCOME_UNKNOWN, QUEUED, SENT, UNREACHABLE
+from ote.clustercontroller.core.states import EXPIRED, FINAL, OUTCOME_UNKNOWN, QUEUED, SENT, UNREACHABLE
 from ote.clustercontroller.core.timers import Timers
 
 NO_ANSWER = "NO_ANSWER"
@@ -207,6 +207,13 @@ class Ledger:
         self.changed(target)
         if not (state == OUTCOME_UNKNOWN and reason == NO_ANSWER):
             self.close(target)
+
+    def end_unsent(self, target: OriginTarget) -> None:
+        """Settle a target to which nothing was sent before its time was over."""
+        if target.dispatch.row.ttl > 0:
+            self.end(target, EXPIRED, EXPIRED, "its time was over before the cluster was reachable")
+        else:
+            self.end(target, UNREACHABLE, "OFFLINE", "the cluster is not reachable")
 
     def close(self, target: OriginTarget) -> None:
         """Expect nothing more of a final target; nothing later comes after it."""

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field, replace
 from ote.clustercontroller.core.records import DispatchRow, TargetRow
 from ote.clustercontroller.core.states import CHANGES, FINAL, OUTCOME_UNKNOWN
 
+MOVING = 2.0
+"""Seconds for which a cluster that counts as online, and to which there is no way, is waited for whatever the time to
+live: it is between two parents."""
 NOT_TAKEN_BACK = 1
 """Bit of `OriginTarget.attempts`: an attempt that no NO_ROUTE or BUSY can name any more."""
 
@@ -27,7 +30,7 @@ class OriginDispatch:
     begun: float
     """When it was accepted, on the present clock."""
     expiry: float
-    """End of its time to live: what was not sent ends."""
+    """End of its time to live, or to move without one: what was not sent ends."""
     deadline: float
     """End of the time in which it must have been received."""
     targets: dict[str, OriginTarget] = field(default_factory=dict)
@@ -113,7 +116,8 @@ def fresh_dispatch(row: DispatchRow, begun: float, grace: float) -> OriginDispat
     """A dispatch without targets. A time to live shorter than `grace` seconds still leaves that much to what was
     sent."""
     change = row.command in CHANGES
-    dispatch = OriginDispatch(row, change, begun, begun + row.ttl, begun + max(row.ttl, grace))
+    expiry = begun + (row.ttl if row.ttl > 0 else MOVING)
+    dispatch = OriginDispatch(row, change, begun, expiry, begun + max(row.ttl, grace))
     dispatch.ended = row.cancelled
     return dispatch
 

@@ -10,7 +10,11 @@ Which news is taken
 * nothing of evicted uids; who still tells of one is told of the eviction.
 A child that tells of an attachment older than the known one is answered with `Away`, so that it stops counting it.
 
-Events in: `take`, `news_from`, `link_up`, `link_down`, `away`, `evict`, `take_evictions`, `set_own`.
+Make-before-break: a direct child that says goodbye for an attachment elsewhere counts as it was (`leaving`), without a
+way to it, until that attachment is heard of from above or below, or `left` says that it was waited for in vain. So
+nobody sees it go before it is seen where it went.
+
+Events in: `take`, `news_from`, `link_up`, `link_down`, `leaving`, `left`, `away`, `evict`, `take_evictions`, `set_own`.
 Effects out: `Put` and `Remove` of `clusters` (when attachment, link or facts change, not for status and ages) and
 `evictions`; `ClustersChanged`; `Send` of `Away` and `Evictions` to a child that is behind; callbacks.
 
@@ -70,6 +74,7 @@ class Registry(Chains):
         self._telling = Telling()
         self._seen = 1
         self._refused = 0
+        self._leaving: dict[str, Away] = {}
         self._moved: dict[str, None] = {}
         self._shown: dict[str, None] = {}
         own = ClusterRecord(ctx.uid, ctx.name, "", 0, ctx.instance, b"", ctx.public_key, up=True)
@@ -227,6 +232,7 @@ class Registry(Chains):
 
     def _replace(self, entry: ClusterEntry, record: ClusterRecord) -> None:
         """Put a known cluster where a newer attachment says; the caller counts it there."""
+        self._leaving.pop(entry.uid, None)
         self._sums.leave(entry)
         self._drop_child(entry)
         if entry.instance != record.instance and record.up:
@@ -304,12 +310,35 @@ class Registry(Chains):
             del self._links[uid]
             self._accounts.pop(uid, None)
         entry = self.entries.get(uid)
-        if entry is not None and entry.epoch == epoch and entry.parent_uid == self._me and entry.up:
+        over = entry is not None and entry.epoch == epoch and entry.parent_uid == self._me and uid not in self._leaving
+        if entry is not None and over and entry.up:
             entry.heard_at = self.ctx.now if heard is None else heard
             self._set_up(entry, False)
         self._flush()
 
-    def away(self, away: Away) -> int | None:
+    def leaving(self, away: Away, link: int) -> None:
+        """A direct child leaves this link, as it says itself, for an attachment that will be heard of."""
+        if self._links.get(away.uid) == link:
+            del self._links[away.uid]
+            self._leaving[away.uid] = away
+
+    def left(self, uid: str) -> None:
+        """A child that was leaving has had its time: if nobody has told where it is, it is away."""
+        away = self._leaving.get(uid)
+        if away is not None:
+            self.away(away)
+
+    @property
+    def has_leaving(self) -> bool:
+        """Whether a child has said goodbye and is not known elsewhere yet."""
+        return bool(self._leaving)
+
+    def known_epoch(self, uid: str) -> int:
+        """The highest epoch heard of, 0 for a cluster never heard of."""
+        leaving = self._leaving.get(uid)
+        return max(super().known_epoch(uid), leaving.epoch if leaving else 0)
+
+    def away(self, away: Away, *, parent_knows: bool = False) -> int | None:
         """A cluster below has attached elsewhere, as told from above, or by itself with its goodbye.
 
         Returns the link of the child that has to be told so too, if there is one.
@@ -318,11 +347,13 @@ class Registry(Chains):
         if entry is None or entry is self.own or not self._is_news(entry, away):
             return None
         via = self.via(away.uid)
+        self._leaving.pop(away.uid, None)
         self._sums.leave(entry)
         entry.up, entry.away, entry.away_parent = False, away.epoch, away.parent
         entry.changed_at = entry.heard_at = self.ctx.now
         self._moved[entry.uid] = None
-        self._telling.change(entry.uid)
+        if not parent_knows:
+            self._telling.change(entry.uid)
         self._save(entry)
         if via == away.uid:
             self.on_superseded(away)
@@ -380,6 +411,7 @@ class Registry(Chains):
         self._drop_child(entry)
         del self.entries[uid]
         self._links.pop(uid, None)
+        self._leaving.pop(uid, None)
         self._telling.forget(uid)
         heir = self._names.remove(entry.name, uid)
         if heir is not None:

@@ -48,6 +48,8 @@ class Checks:
         self.gone: set[str] = set()
         """Uids that were evicted."""
         self.exits: list[tuple[str, str]] = []
+        self.lost: dict[str, set[str]] = {}
+        """By name of a controller that is looked at: whom it has ever shown as anything but ONLINE since."""
         self._active: dict[Process, int | None] = {}
         self._attachments: dict[tuple[str, int], tuple[str, str]] = {}
         self._effects: dict[tuple[str, str], float] = {}
@@ -64,6 +66,10 @@ class Checks:
             self._active[process] = active
             if active is not None:
                 self._attached(process)
+        if process.site.name in self.lost:
+            registry = process.core.registry
+            lost = [entry.name for uid, entry in registry.entries.items() if registry.state(uid) != ONLINE]
+            self.lost[process.site.name].update(lost)
 
     def _attached(self, process: Process) -> None:
         path = [process]

@@ -2,16 +2,18 @@
 
 node NAME [under PARENT] [shim] [instance-shim] [leaf]      a machine; a leaf takes no children
 start NAME…|all · kill NAME… · power-off NAME · stop NAME · sleep NAME 8s
+delay A - B 200ms: frames between them take so long from now on
 cut A -> B [one-way] · heal A - B · heal all · break A - B · isolate NAME
 snapshot NAME · roll-back NAME · replace NAME [under PARENT] (the disk is lost) · clone NAME (the copy is NAME')
     shim-away NAME · shim-back NAME
 choke A -> B [silently] · unchoke A -> B     the registry's lane has no room; silently: A does not know what is lost
 evict NAME by CONTROLLER
 apply|get|noop ID GLOB [from ORIGIN] [ttl 10s] · cancel ID · drain NAME [off] · label NAME KEY=VALUE
-run 5s
+run 5s · watch NAME: remember whom it loses from now on
 expect CONDITION [within 2s]: it comes to hold in that time; without `within`, it holds now
     NAME parent NAME · NAME alone · NAME connected · NAME cut-off · NAME dead
     NAME sees NAME ONLINE|OFFLINE|AWAY|NAME_CONFLICT|nothing · NAME label KEY=VALUE at CONTROLLER
+    NAME lost NAME,NAME…|nobody (all that it has not shown ONLINE at any time since it is watched)
     NAME may-go-to NAME,NAME… (its alternates) · NAME has-evicted NAME
     ID NAME STATE · NAME effects ID,ID…|none · NAME exits REASON · NAME refused REASON
 """
@@ -50,6 +52,7 @@ class Script:
             "stop": lambda words: self._each(words, self.world.stop),
             "sleep": self._sleep,
             "cut": lambda words: self.world.cut(self._site(words[0]), self._site(words[2]), "one-way" in words),
+            "delay": lambda words: self.world.delay_way(self._site(words[0]), self._site(words[2]), _seconds(words[3])),
             "heal": self._heal,
             "break": lambda words: self.world.break_links(self._site(words[0]), self._site(words[2])),
             "isolate": self._isolate,
@@ -69,6 +72,7 @@ class Script:
             "drain": self._drain,
             "label": self._label,
             "run": lambda words: self.world.run(_seconds(words[0])),
+            "watch": lambda words: self.checks.lost.update({words[0]: set()}),
             "expect": self._expect,
         }
 
@@ -206,6 +210,9 @@ class Script:
         if what == "exits":
             reasons = [reason for exited, reason in self.checks.exits if exited == name]
             return "" if rest[0] in reasons else f"{name} has not ended so"
+        if what == "lost":
+            lost = ",".join(sorted(self.checks.lost[name])) or "nobody"
+            return "" if lost == rest[0] else f"{name} lost {lost}"
         process = site.process
         if process is None:
             return "" if what == "dead" else f"{name} does not run"
@@ -220,6 +227,8 @@ class Script:
     def _member(self, process: Process, what: str, rest: list[str]) -> str:
         name, parents, parent = process.site.name, process.core.parents, process.parent()
         process.core.ctx.now = process.clock()
+        if what == "dead":
+            return f"{name} runs"
         if what in ("parent", "alone"):
             wanted = rest[0] if rest else ""
             found = parent.site.name if parent is not None else ""

@@ -90,12 +90,17 @@ class Clusters:
     known: dict[str, Cluster] = field(default_factory=dict)
     up: set[str] = field(default_factory=set)
     below: dict[str, list[str]] = field(default_factory=dict)
+    moving: set[str] = field(default_factory=set)
+    """They count as online, and there is no way."""
 
     def get(self, uid: str) -> Cluster | None:
         return self.known.get(uid)
 
     def next_hop(self, uid: str) -> int | None:
         return 1 if uid in self.up else None
+
+    def is_up(self, uid: str) -> bool:
+        return uid in self.up | self.moving
 
     def descendants(self, uid: str) -> Iterator[str]:
         return iter(self.below.get(uid, []))

@@ -299,9 +299,41 @@ def test_who_leaves_for_another_parent_is_away_and_who_stops_is_offline(house: H
     house.let_in(2, "y")
     house.children.goodbye(1, m.Goodbye(1, 2))
     house.children.goodbye(2, m.Goodbye(1))
-    assert [house.registry.state(uid) for uid in "xy"] == [AWAY, OFFLINE]
+    assert [house.registry.state(uid) for uid in "xy"] == [ONLINE, OFFLINE]
     assert house.closed() == {1: "drained", 2: "drained"}
     assert house.children.remaining() == []
+    assert house.registry.next_hop("x") is None
+    assert house.registry.known_epoch("x") == 2
+    house.ctx.now += 2 * house.ctx.settings.heartbeat
+    assert house.children.next_wake() == house.ctx.now
+    house.children.wake()
+    assert [house.registry.state(uid) for uid in "xy"] == [AWAY, OFFLINE]
+    assert house.children.next_wake() is None
+
+
+def test_who_leaves_is_seen_here_until_it_is_seen_where_it_went(house: House) -> None:
+    house.let_in(1, "x")
+    house.let_in(2, "west")
+    house.children.goodbye(1, m.Goodbye(1, 2))
+    house.registry.take(make_record("x", "west", 2), via="west")
+    assert (house.registry.state("x"), house.registry.via("x")) == (ONLINE, "west")
+    house.ctx.now += 2 * house.ctx.settings.heartbeat
+    house.children.heard(2)
+    house.children.wake()
+    assert (house.registry.state("x"), house.registry.via("x")) == (ONLINE, "west")
+    assert not house.registry.has_leaving
+
+
+def test_who_comes_back_while_it_is_waited_for_elsewhere_stays(house: House) -> None:
+    house.let_in(1, "x")
+    house.children.goodbye(1, m.Goodbye(1, 2))
+    house.hello(2, "x")
+    assert not house.attach(2, "x", epoch=2)
+    house.let_in(3, "x", epoch=3)
+    house.ctx.now += 2 * house.ctx.settings.heartbeat
+    house.children.heard(3)
+    house.children.wake()
+    assert house.registry.state("x") == ONLINE
 
 
 def test_a_lost_link_is_offline_at_once(house: House) -> None:

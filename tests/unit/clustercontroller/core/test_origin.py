@@ -395,9 +395,41 @@ def test_a_change_that_ended_unsent_leaves_the_chain() -> None:
 @pytest.mark.parametrize(("ttl", "state"), [(0.0, "UNREACHABLE"), (3600.0, "QUEUED")])
 def test_turned_back_without_time_to_live_is_unreachable(ttl: float, state: str) -> None:
     end = OriginEnd(online(E1))
-    end.turn_back.add(E1)
     end.submit("d1", E1, ttl=ttl)
+    end.clusters.up.clear()
+    end.report("d1", E1, m.NO_ROUTE, attempt=1)
     assert end.state("d1") == state
+
+
+@pytest.mark.parametrize("command", ["apply", "get"])
+def test_a_cluster_between_two_parents_is_waited_for_even_without_time_to_live(command: str) -> None:
+    end = OriginEnd(online(E1))
+    end.turn_back.add(E1)
+    end.submit("d1", E1, command=command, ttl=0.0)
+    assert end.state("d1") in ("QUEUED", "SENT")
+    end.clusters.up.clear()
+    end.clusters.moving.add(E1)
+    end.submit("d2", E1, command=command, ttl=0.0)
+    assert end.state("d2") in ("QUEUED", "SENT")
+    end.take()
+    end.turn_back.clear()
+    end.clusters.up.add(E1)
+    end.paths(E1)
+    assert [sent[1] for sent in end.take()] == ["d1", "d2"]
+    assert {end.state("d1"), end.state("d2")} == {"SENT"}
+
+
+@pytest.mark.parametrize("command", ["apply", "get"])
+def test_a_cluster_that_seems_to_move_is_not_waited_for_longer_than_a_move_takes(command: str) -> None:
+    end = OriginEnd(online())
+    end.clusters.moving.add(E1)
+    end.turn_back.add(E1)
+    end.submit("d1", E1, command=command, ttl=0.0)
+    end.pass_time(1.0)
+    assert end.state("d1") in ("QUEUED", "SENT")
+    end.pass_time(1.5)
+    assert end.state("d1") == "UNREACHABLE"
+    assert end.origin.unsettled == 0
 
 
 def test_turned_back_after_its_end_ends_here() -> None:

@@ -50,6 +50,7 @@ def test_a_read_that_is_turned_back_is_unreachable_or_tried_again() -> None:
     end.paths(E1)
     end.report("r1", E1, m.NO_ROUTE, attempt=2)
     assert end.state("r1") == "SENT"
+    end.clusters.up.clear()
     end.report("r1", E1, m.NO_ROUTE, attempt=3)
     assert (end.state("r1"), end.reason("r1")) == ("UNREACHABLE", "NO_ROUTE")
 
