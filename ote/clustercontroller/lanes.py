@@ -4,8 +4,8 @@
 |----------|---------------------------------------|--------------------------------------------------|
 | beat     | Beat, Heartbeat                       | replaced by the newest                           |
 | session  | Hello … Drained, Goodbye, Ack, Revoke | the session ends: a peer this far behind is lost |
-| dispatch | Deliver, Call, Reply                  | refused: the origin is told BUSY                 |
-| result   | Report                                | dropped: the target sends it again               |
+| dispatch | Deliver, Deliveries, Call, Reply      | refused: the origin is told BUSY                 |
+| result   | Report, Reports                       | dropped: the target sends it again               |
 | registry | News, Away, Evictions, Alternates, …  | dropped: the core says what they told again      |
 
 The core hears of each item of `OWED` that was not taken. `beat` and `session` go first; the others share by weight
@@ -54,9 +54,11 @@ LANE_OF: dict[type, Lane] = {
     m.Ack: Lane.SESSION,
     m.Revoke: Lane.SESSION,
     m.Deliver: Lane.DISPATCH,
+    m.Deliveries: Lane.DISPATCH,
     m.Call: Lane.DISPATCH,
     m.Reply: Lane.DISPATCH,
     m.Report: Lane.RESULT,
+    m.Reports: Lane.RESULT,
     m.News: Lane.REGISTRY,
     m.Away: Lane.REGISTRY,
     m.Evictions: Lane.REGISTRY,
@@ -64,7 +66,7 @@ LANE_OF: dict[type, Lane] = {
     m.Resync: Lane.REGISTRY,
 }
 
-OWED: frozenset[type] = frozenset({m.Deliver, m.News, m.Away, m.Evictions, m.Alternates})
+OWED: frozenset[type] = frozenset({m.Deliver, m.Deliveries, m.News, m.Away, m.Evictions, m.Alternates})
 """What a lane may not take without the core being told: it says it again, or whoever waits for it that it was not sent.
 All else is asked for, or sent, again by its ends."""
 

@@ -203,6 +203,9 @@ class Controller:
                 quiet = item.kind in (m.NO_ROUTE, m.BUSY)
                 if quiet or self.registry.via(item.target_uid) == uid:
                     self.router.report(item)
+            case m.Reports():
+                if self.registry.via(item.target_uid) == uid:
+                    self.router.reports(item)
             case m.News():
                 self.children.news(link, item)
             case m.Ack():
@@ -226,6 +229,8 @@ class Controller:
             if self.parents.item(link, item):
                 continue
             match item:
+                case m.Deliveries():
+                    self.router.deliveries(item)
                 case m.Deliver():
                     self.router.deliver(item)
                 case m.Revoke():
@@ -234,6 +239,8 @@ class Controller:
                     self.router.ack(item)
                 case m.Report():
                     self.router.report(item)
+                case m.Reports():
+                    self.router.reports(item)
                 case m.Call() | m.Reply():
                     self._talk(item, from_above=True)
                 case m.Evictions():
@@ -252,8 +259,10 @@ class Controller:
     def _lane_full(self, event: ev.LaneFull) -> None:
         """What was to be said and found no room is state that is still owed: it is said anew, as it is then."""
         item = event.item
-        if isinstance(item, m.Deliver):
-            self._busy(item)
+        if isinstance(item, m.Deliver | m.Deliveries):
+            for deliver in item.items if isinstance(item, m.Deliveries) else (item,):
+                for target in deliver.targets:
+                    self.router.turn_back(deliver, target, m.BUSY, _BUSY_MS)
         elif event.link != self.parents.active_link:
             self.children.lane_full(event.link, item)
         elif isinstance(item, m.News):
@@ -262,20 +271,6 @@ class Controller:
         elif isinstance(item, m.Evictions):
             self._evictions_owed.update(dict.fromkeys(item.uids))
             self._full_until = self.ctx.now + _FULL_WAIT
-
-    def _busy(self, deliver: m.Deliver) -> None:
-        for target in deliver.targets:
-            self.router.report(
-                m.Report(
-                    deliver.origin_uid,
-                    deliver.incarnation,
-                    deliver.dispatch_id,
-                    target.uid,
-                    m.BUSY,
-                    attempt=target.attempt,
-                    retry_after_ms=_BUSY_MS,
-                )
-            )
 
     def _attached(self, link: int, attachment: m.ClusterRecord) -> None:
         self.own.attached(attachment)
@@ -534,6 +529,7 @@ class Controller:
         if connected != self._was_connected:
             self._was_connected, self.connected_since = connected, self.ctx.now
         self.target.flush()
+        self.router.flush()
         if self._waiting:
             self._check_waiting()
         if self._stopping is not None and self.parents.stopped:

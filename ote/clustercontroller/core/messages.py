@@ -6,8 +6,9 @@ Field for field the same as the messages of `proto/ote/api/route/v1/tunnel.proto
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 
 class Standing(NamedTuple):
@@ -240,6 +241,26 @@ class Deliver:
     targets: list[DeliveryTarget]
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Letters(Protocol[T_co]):
+    """Messages that only their addressee reads: what a hop holds of them may still be sealed."""
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """Commands for one target."""
+
+    target_uid: str
+    hop_limit: int
+    items: Letters[Deliver]
+
+
 @dataclass(slots=True)
 class Revoke:
     origin_uid: str
@@ -281,6 +302,16 @@ class Report:
 
 
 @dataclass(slots=True)
+class Reports:
+    """What one target tells one origin."""
+
+    origin_uid: str
+    target_uid: str
+    hop_limit: int
+    items: Letters[Report]
+
+
+@dataclass(slots=True)
 class Ack:
     """Each of the targets has settled each of the dispatches."""
 
@@ -314,7 +345,7 @@ class Reply:
     hop_limit: int = 32
 
 
-UpItem = Hello | Attach | Heartbeat | Goodbye | News | Report | Ack | Call | Reply | Evictions
+UpItem = Hello | Attach | Heartbeat | Goodbye | News | Report | Reports | Ack | Call | Reply | Evictions
 DownItem = (
     Welcome
     | Refused
@@ -323,9 +354,11 @@ DownItem = (
     | Drained
     | Alternates
     | Deliver
+    | Deliveries
     | Revoke
     | Ack
     | Report
+    | Reports
     | Call
     | Reply
     | Evictions

@@ -7,13 +7,15 @@ it stands in a frame: what is queued has a known size, and frames are joined wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import tunnel_pb2 as pb
 from ote.clustercontroller.core import messages as m
+
+T = TypeVar("T")
 
 # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -146,6 +148,24 @@ def _from_target(value: pb.DeliveryTarget) -> m.DeliveryTarget:
     return m.DeliveryTarget(value.uid, value.journal_id, value.seq, value.after, value.attempt, value.known)
 
 
+class Sealed(Generic[T]):
+    """The items of a protobuf message that came, translated only where they are read."""
+
+    __slots__ = ("_open", "message")
+
+    def __init__(self, message: Any, open_one: Callable[[Any], T | None]) -> None:
+        self.message = message
+        self._open = open_one
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self.message.items:
+            if (opened := self._open(item)) is not None:
+                yield opened
+
+    def __len__(self) -> int:
+        return len(self.message.items)
+
+
 # --- items: core to protobuf --------------------------------------------------------------------------------------
 
 
@@ -198,8 +218,8 @@ def _alternates(v: m.Alternates) -> pb.Alternates:
     )
 
 
-def _deliver(v: m.Deliver) -> pb.Deliver:
-    item = pb.Deliver(
+def _deliver(v: m.Deliver, make: Callable[..., pb.Deliver] = pb.Deliver) -> pb.Deliver:
+    item = make(
         origin_uid=v.origin_uid,
         origin_name=v.origin_name,
         incarnation=v.incarnation,
@@ -218,6 +238,17 @@ def _deliver(v: m.Deliver) -> pb.Deliver:
     return item
 
 
+def _deliveries(v: m.Deliveries) -> pb.Deliveries:
+    if isinstance(v.items, Sealed):
+        sealed: pb.Deliveries = v.items.message
+        sealed.hop_limit = v.hop_limit
+        return sealed
+    item = pb.Deliveries(target_uid=v.target_uid, hop_limit=v.hop_limit)
+    for deliver in v.items:
+        _deliver(deliver, item.items.add)
+    return item
+
+
 def _revoke(v: m.Revoke) -> pb.Revoke:
     return pb.Revoke(
         origin_uid=v.origin_uid,
@@ -229,8 +260,8 @@ def _revoke(v: m.Revoke) -> pb.Revoke:
     )
 
 
-def _report(v: m.Report) -> pb.Report:
-    return pb.Report(
+def _report(v: m.Report, make: Callable[..., pb.Report] = pb.Report) -> pb.Report:
+    return make(
         origin_uid=v.origin_uid,
         incarnation=v.incarnation,
         dispatch_id=v.dispatch_id,
@@ -246,6 +277,17 @@ def _report(v: m.Report) -> pb.Report:
         hop_limit=v.hop_limit,
         output_bytes=v.output_bytes,
     )
+
+
+def _reports(v: m.Reports) -> pb.Reports:
+    if isinstance(v.items, Sealed):
+        sealed: pb.Reports = v.items.message
+        sealed.hop_limit = v.hop_limit
+        return sealed
+    item = pb.Reports(origin_uid=v.origin_uid, target_uid=v.target_uid, hop_limit=v.hop_limit)
+    for report in v.items:
+        _report(report, item.items.add)
+    return item
 
 
 def _ack(v: m.Ack) -> pb.Ack:
@@ -305,8 +347,10 @@ _ENCODERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Away: ("away", lambda v: pb.Away(uid=v.uid, epoch=v.epoch, parent=v.parent, instance=v.instance)),
     m.Evictions: ("evictions", lambda v: pb.Evictions(uids=v.uids)),
     m.Deliver: ("deliver", _deliver),
+    m.Deliveries: ("deliveries", _deliveries),
     m.Revoke: ("revoke", _revoke),
     m.Report: ("report", _report),
+    m.Reports: ("reports", _reports),
     m.Ack: ("ack", _ack),
     m.Call: ("call", _call),
     m.Reply: ("reply", _reply),
@@ -482,10 +526,12 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "away": lambda v: m.Away(v.uid, v.epoch, v.parent, v.instance),
     "evictions": lambda v: m.Evictions(list(v.uids)),
     "deliver": _from_deliver,
+    "deliveries": lambda v: m.Deliveries(v.target_uid, v.hop_limit, Sealed(v, _from_deliver)),
     "revoke": lambda v: m.Revoke(
         v.origin_uid, v.incarnation, v.dispatch_id, v.expired, v.hop_limit, [_from_target(t) for t in v.targets]
     ),
     "report": _from_report,
+    "reports": lambda v: m.Reports(v.origin_uid, v.target_uid, v.hop_limit, Sealed(v, _from_report)),
     "ack": lambda v: m.Ack(v.origin_uid, list(v.target_uids), list(v.dispatch_ids), v.hop_limit),
     "call": lambda v: m.Call(v.id, v.from_uid, v.to_uid, v.method, v.body, v.hop_limit),
     "reply": lambda v: m.Reply(v.id, v.to_uid, v.code, v.reason, v.message, v.body, v.hop_limit),

@@ -127,6 +127,10 @@ def _report(item: m.Report) -> str:
     return f"Report {_id(item.dispatch_id)} at {_name(item.target_uid)}: {item.kind} {item.state}".rstrip()
 
 
+def _letters(item: m.Deliveries | m.Reports) -> str:
+    return "; ".join(_SHORT[type(letter)](letter) for letter in item.items)
+
+
 _SHORT: dict[type, Callable[[Any], str]] = {
     m.Hello: _hello,
     m.Welcome: _welcome,
@@ -144,6 +148,8 @@ _SHORT: dict[type, Callable[[Any], str]] = {
     m.Deliver: lambda i: f"Deliver {_id(i.dispatch_id)} {i.command} to {_aims(i.targets)}",
     m.Revoke: lambda i: f"Revoke {_id(i.dispatch_id)} {'expired' if i.expired else 'cancelled'} at {_aims(i.targets)}",
     m.Report: _report,
+    m.Deliveries: _letters,
+    m.Reports: _letters,
     m.Ack: lambda i: f"Ack {', '.join(map(_id, i.dispatch_ids))} to {', '.join(map(_name, i.target_uids))}",
     m.Call: lambda i: f"Call {i.method}",
     m.Reply: lambda i: f"Reply {i.code}",

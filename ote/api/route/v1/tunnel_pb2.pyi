@@ -166,6 +166,7 @@ class UpItem(_message.Message):
     CALL_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
     EVICTIONS_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Optional. Opens the stream."""
@@ -206,6 +207,10 @@ class UpItem(_message.Message):
     def evictions(self) -> Global___Evictions:
         """Optional. Evictions."""
 
+    @_builtins.property
+    def reports(self) -> Global___Reports:
+        """Optional. From a target to an origin, several at once."""
+
     def __init__(
         self,
         *,
@@ -219,12 +224,13 @@ class UpItem(_message.Message):
         call: Global___Call | None = ...,
         reply: Global___Reply | None = ...,
         evictions: Global___Evictions | None = ...,
+        reports: Global___Reports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "attach", b"attach", "call", b"call", "evictions", b"evictions", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "item", b"item", "news", b"news", "reply", b"reply", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "attach", b"attach", "call", b"call", "evictions", b"evictions", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "item", b"item", "news", b"news", "reply", b"reply", "report", b"report", "reports", b"reports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "attach", b"attach", "call", b"call", "evictions", b"evictions", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "item", b"item", "news", b"news", "reply", b"reply", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "attach", b"attach", "call", b"call", "evictions", b"evictions", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "item", b"item", "news", b"news", "reply", b"reply", "report", b"report", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["hello", "attach", "heartbeat", "goodbye", "news", "report", "ack", "call", "reply", "evictions"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["hello", "attach", "heartbeat", "goodbye", "news", "report", "ack", "call", "reply", "evictions", "reports"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -251,6 +257,8 @@ class DownItem(_message.Message):
     EVICTIONS_FIELD_NUMBER: _builtins.int
     AWAY_FIELD_NUMBER: _builtins.int
     RESYNC_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Optional. Answers hello."""
@@ -311,6 +319,14 @@ class DownItem(_message.Message):
     def resync(self) -> Global___Resync:
         """Optional. Please say all you know of your subtree."""
 
+    @_builtins.property
+    def deliveries(self) -> Global___Deliveries:
+        """Optional. Commands for one target."""
+
+    @_builtins.property
+    def reports(self) -> Global___Reports:
+        """Optional. From a target to an origin that is below, several at once."""
+
     def __init__(
         self,
         *,
@@ -329,12 +345,14 @@ class DownItem(_message.Message):
         evictions: Global___Evictions | None = ...,
         away: Global___Away | None = ...,
         resync: Global___Resync | None = ...,
+        deliveries: Global___Deliveries | None = ...,
+        reports: Global___Reports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "alternates", b"alternates", "attached", b"attached", "away", b"away", "beat", b"beat", "call", b"call", "deliver", b"deliver", "drained", b"drained", "evictions", b"evictions", "item", b"item", "refused", b"refused", "reply", b"reply", "report", b"report", "resync", b"resync", "revoke", b"revoke", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "alternates", b"alternates", "attached", b"attached", "away", b"away", "beat", b"beat", "call", b"call", "deliver", b"deliver", "deliveries", b"deliveries", "drained", b"drained", "evictions", b"evictions", "item", b"item", "refused", b"refused", "reply", b"reply", "report", b"report", "reports", b"reports", "resync", b"resync", "revoke", b"revoke", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "alternates", b"alternates", "attached", b"attached", "away", b"away", "beat", b"beat", "call", b"call", "deliver", b"deliver", "drained", b"drained", "evictions", b"evictions", "item", b"item", "refused", b"refused", "reply", b"reply", "report", b"report", "resync", b"resync", "revoke", b"revoke", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "alternates", b"alternates", "attached", b"attached", "away", b"away", "beat", b"beat", "call", b"call", "deliver", b"deliver", "deliveries", b"deliveries", "drained", b"drained", "evictions", b"evictions", "item", b"item", "refused", b"refused", "reply", b"reply", "report", b"report", "reports", b"reports", "resync", b"resync", "revoke", b"revoke", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["welcome", "refused", "attached", "beat", "drained", "alternates", "deliver", "revoke", "ack", "report", "call", "reply", "evictions", "away", "resync"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["welcome", "refused", "attached", "beat", "drained", "alternates", "deliver", "revoke", "ack", "report", "call", "reply", "evictions", "away", "resync", "deliveries", "reports"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -1281,6 +1299,40 @@ class Revoke(_message.Message):
 Global___Revoke: _TypeAlias = Revoke  # noqa: Y015
 
 @_typing.final
+class Deliveries(_message.Message):
+    """Deliveries are commands for one target, of any origins. Hops look at the target and at the hop limit, and pass them
+    on as they are; a hop without a way answers for each.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_UID_FIELD_NUMBER: _builtins.int
+    HOP_LIMIT_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    target_uid: _builtins.str
+    """Required. Uid of the target."""
+    hop_limit: _builtins.int
+    """Required. Links they may still cross; those in the items do not count."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deliver]:
+        """Required. In order; each names this target only and has no payload."""
+
+    def __init__(
+        self,
+        *,
+        target_uid: _builtins.str = ...,
+        hop_limit: _builtins.int = ...,
+        items: _abc.Iterable[Global___Deliver] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hop_limit", b"hop_limit", "items", b"items", "target_uid", b"target_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deliveries: _TypeAlias = Deliveries  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """Report is what a target, or a hop in its place, tells an origin. It is routed by the origin's uid: up until a
     controller has the origin below itself, then down.
@@ -1355,6 +1407,42 @@ class Report(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Reports(_message.Message):
+    """Reports are what one target tells one origin. Hops look at both and at the hop limit, and pass them on as they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_UID_FIELD_NUMBER: _builtins.int
+    TARGET_UID_FIELD_NUMBER: _builtins.int
+    HOP_LIMIT_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    origin_uid: _builtins.str
+    """Required. Uid of the origin."""
+    target_uid: _builtins.str
+    """Required. Uid of the target, which made them all."""
+    hop_limit: _builtins.int
+    """Required. Links they may still cross; those in the items do not count."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Report]:
+        """Required. In order."""
+
+    def __init__(
+        self,
+        *,
+        origin_uid: _builtins.str = ...,
+        target_uid: _builtins.str = ...,
+        hop_limit: _builtins.int = ...,
+        items: _abc.Iterable[Global___Report] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hop_limit", b"hop_limit", "items", b"items", "origin_uid", b"origin_uid", "target_uid", b"target_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reports: _TypeAlias = Reports  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):

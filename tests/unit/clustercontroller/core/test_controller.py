@@ -388,7 +388,26 @@ def test_dispatches_may_come_several_at_once_and_each_is_answered() -> None:
     east = seat.child("east")
     seat.do(ev.SubmitMany([submit(1, "d1", "east"), submit(2, "d2", "east")]))
     assert [(answer.request, answer.value) for answer in seat.of(fx.Answer)] == [(1, "d1"), (2, "d2")]
-    assert [deliver.dispatch_id for deliver in seat.sent(east, m.Deliver)] == ["d1", "d2"]
+    [together] = seat.sent(east, m.Deliveries)
+    assert [deliver.dispatch_id for deliver in together.items] == ["d1", "d2"]
+
+
+def test_a_lane_without_room_is_busy_for_each_command_of_the_item() -> None:
+    seat = Seat()
+    east = seat.child("east")
+    aims = [m.DeliveryTarget("east", "", seq, 0, 3) for seq in (1, 2)]
+    delivers = [m.Deliver("r", "r", 1, f"d{aim.seq}", "apply", True, b"", None, 0, 0, 30, [aim]) for aim in aims]
+    seat.do(ev.LaneFull(east, m.Deliveries("east", 30, delivers)))
+    told = [(r.kind, r.dispatch_id, r.attempt) for r in seat.sent(seat.up, m.Report)]
+    assert told == [(m.BUSY, "d1", 3), (m.BUSY, "d2", 3)]
+
+
+def test_reports_are_taken_only_for_a_target_below_the_child_that_brings_them() -> None:
+    seat = Seat()
+    east = seat.child("east")
+    for target in ("west", "east"):
+        seat.do(ev.FromChild(east, [m.Reports("r", target, 30, [report("r", target)])]))
+    assert [item.target_uid for item in seat.sent(seat.up, m.Reports)] == ["east"]
 
 
 def test_a_status_is_told_upward_with_a_version_of_its_own() -> None:

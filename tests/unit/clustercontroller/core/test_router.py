@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
@@ -75,6 +76,89 @@ def test_a_command_crosses_each_link_once_for_all_targets_behind_it() -> None:
     hop = Hop()
     targets = [m.DeliveryTarget(uid, "j", 1, 0, 1) for uid in ("e1", "w1", "e2", ME)]
     hop.router.deliver(m.Deliver(ORIGIN, "o", 1, "d1", "apply", True, b"body", None, 1000, 0, 32, targets))
-    links = [(link, [aim.uid for aim in item.targets]) for link, item in hop.take() if isinstance(item, m.Deliver)]
-    assert links == [(EAST, ["e1", "e2"]), (WEST, ["w1"])]
+    hop.router.flush()
+    sent = hop.take()
+    assert [(link, [aim.uid for aim in item.targets]) for link, item in sent if isinstance(item, m.Deliver)] == [
+        (EAST, ["e1", "e2"])
+    ]
+    assert [(link, item.target_uid) for link, item in sent if isinstance(item, m.Deliveries)] == [(WEST, "w1")]
     assert len(hop.mine) == 1
+
+
+def command(dispatch: str, uid: str, body: bytes = b"body") -> m.Deliver:
+    aim = m.DeliveryTarget(uid, "j", 1, 0, 1)
+    return m.Deliver(ORIGIN, "o", 1, dispatch, "apply", True, body, None, 1000, 0, 32, [aim])
+
+
+def result(dispatch: str, target: str) -> m.Report:
+    return m.Report(ORIGIN, 1, dispatch, target, m.RESULT, state="SUCCEEDED")
+
+
+def test_what_one_event_brings_for_a_target_goes_together_in_items_that_fit_a_frame() -> None:
+    hop = Hop()
+    large = [command(f"d{number}", "e1", bytes(10_000)) for number in range(5)]
+    for deliver in (*large, command("d9", "w1")):
+        hop.router.deliver(deliver)
+    assert hop.take() == []
+    hop.router.flush()
+    assert hop.take() == [
+        (EAST, m.Deliveries("e1", 31, large[:2])),
+        (EAST, m.Deliveries("e1", 31, large[2:4])),
+        (EAST, m.Deliveries("e1", 31, large[4:])),
+        (WEST, m.Deliveries("w1", 31, [command("d9", "w1")])),
+    ]
+
+
+class Unopened(list[m.Deliver]):
+    def __iter__(self) -> Iterator[m.Deliver]:
+        raise AssertionError("opened on its way")
+
+
+def test_a_hop_passes_commands_of_a_target_on_unopened() -> None:
+    hop = Hop()
+    sealed = Unopened([command("d1", "e1")])
+    hop.router.deliveries(m.Deliveries("e1", 5, sealed))
+    ((link, item),) = hop.take()
+    assert isinstance(item, m.Deliveries)
+    assert (link, item.hop_limit) == (EAST, 4)
+    assert item.items is sealed
+
+
+def test_a_hop_without_a_way_answers_for_each_command_of_the_item() -> None:
+    hop = Hop()
+    hop.router.deliveries(m.Deliveries("x", 5, [command("d1", "x"), command("d2", "x")]))
+    hop.router.deliveries(m.Deliveries("e1", 0, [command("d3", "e1")]))
+    said = [(link, item.dispatch_id, item.kind) for link, item in hop.take() if isinstance(item, m.Report)]
+    assert said == [(UP, "d1", m.NO_ROUTE), (UP, "d2", m.NO_ROUTE), (UP, "d3", m.NO_ROUTE)]
+
+
+def test_a_target_takes_only_what_names_it() -> None:
+    hop = Hop()
+    mine, others = command("d1", ME), command("d2", "e1")
+    hop.router.deliveries(m.Deliveries(ME, 5, [mine, others]))
+    assert hop.mine == [mine]
+    assert hop.take() == []
+
+
+def test_what_a_target_says_in_one_event_goes_together() -> None:
+    hop = Hop()
+    first, second = result("d1", ME), result("d2", ME)
+    hop.router.report(first)
+    hop.router.report(second)
+    hop.router.flush()
+    assert hop.take() == [(UP, m.Reports(ORIGIN, ME, 31, [first, second]))]
+
+
+def test_an_origin_takes_reports_only_of_the_target_that_the_item_is_of() -> None:
+    hop = Hop()
+    theirs, forged = result("d1", "e1"), result("d1", "w1")
+    hop.router.reports(m.Reports(ME, "e1", 5, [theirs, forged]))
+    assert hop.mine == [theirs]
+
+
+def test_reports_that_have_crossed_too_many_links_go_no_further() -> None:
+    hop = Hop()
+    hop.router.reports(m.Reports(ORIGIN, "e1", 0, [result("d1", "e1")]))
+    assert hop.take() == []
+    hop.router.reports(m.Reports(ORIGIN, "e1", 2, [result("d1", "e1")]))
+    assert hop.take() == [(UP, m.Reports(ORIGIN, "e1", 1, [result("d1", "e1")]))]
