@@ -141,9 +141,9 @@ class LocalTree:
 
     async def stop(self) -> None:
         """End every process, leaves first, and every pod; safe to call twice."""
-        for node in reversed(list(self.nodes.values())):
-            self.kill(node.name, signal.SIGCONT)
-            self.kill(node.name, signal.SIGTERM)
+        for name in reversed(self.nodes):
+            self.kill(name, signal.SIGCONT)
+            self.kill(name, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_TIMEOUT):
                 await asyncio.gather(*(self.wait(name) for name in self.nodes))
