@@ -34,7 +34,7 @@ from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.shimlink import NoShim
 from ote.clustercontroller.tunnel import ParentLink
 from ote.model.errors import OteError, Unsupported
-from ote.pki import sign_statement, verify_statement
+from ote.pki import apart, sign_statement, verify_statement
 from ote.rpc.channel import open_channel
 from ote.rpc.tls import TlsIdentity
 from ote.runtime.clock import MonotonicClock
@@ -167,6 +167,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 async def _serve(folder: Path, parent: str, token: str, first: int, count: int, settings: CoreSettings) -> None:
     set_up_logs(level="warning", fmt="plain", cluster="leaves")
+    apart.load()
     store = leaf_store(folder)
     turns = asyncio.Semaphore(_AT_ONCE)
     leaves = [Leaf(folder, f"leaf-{number}", store, settings) for number in range(first, first + count)]

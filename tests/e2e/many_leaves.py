@@ -16,6 +16,7 @@ from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
 from ote.config.load import load
 from ote.model.errors import FailedPrecondition
+from ote.pki import apart
 from ote.runtime.main import run_main, stop_on_signals
 from ote.telemetry.logs import set_up_logs
 from ote.telemetry.metrics import Metrics
@@ -27,6 +28,7 @@ _TRIES = 5
 async def serve(folder: Path, parent: str, token: str, count: int, flags: dict[str, str]) -> int:
     """Join all, run until a signal."""
     set_up_logs(level="info", fmt="plain", cluster="leaves")
+    apart.load()
     stopping = stop_on_signals()
     turns = asyncio.Semaphore(_AT_ONCE)
 
