@@ -10,6 +10,7 @@ import click
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.cli import facts
+from ote.cli.exits import Exit
 from ote.cli.output import Column, Format, as_json, print_table, show, state_text
 from ote.cli.params import output_option, selector_options, timeout_option
 from ote.cli.program import Nouns, connected, note
@@ -244,7 +245,7 @@ def label(words: Sequence[str], clusters: str, labels: str) -> None:
     """Set labels (KEY=VALUE) and remove them (KEY-).
 
     Of the cluster NAME, or of all that --clusters and -l select. Each cluster keeps them; one that is offline changes
-    when it is back.
+    when it is back (exit code 4).
 
     \b
     Example:
@@ -272,7 +273,7 @@ def tag(words: Sequence[str], clusters: str, labels: str) -> None:
     """Add tags (+TAG) and remove them (-TAG).
 
     Of the cluster NAME, or of all that --clusters and -l select. Each cluster keeps them; one that is offline changes
-    when it is back.
+    when it is back (exit code 4).
 
     \b
     Example:
@@ -314,7 +315,7 @@ def _update(name: str, clusters: str, labels: str, change: command_pb2.SetFacts)
     if not answer.settled:
         click.echo(f"{answer.cluster.name}: the change is accepted and waits for the cluster")
         note(f"to follow: ote-ctl dispatch watch {answer.dispatch}")
-        return
+        click.get_current_context().exit(Exit.NOT_FINAL)
     view = cluster_view(answer.cluster)
     click.echo(
         f"{view['name']}: labels {mapping_text(view['labels']) or 'none'}; tags {','.join(view['tags']) or 'none'}"

@@ -84,10 +84,11 @@ def get(
 
     story = connected(work)
     document = objects_view(story.targets.values())
+    answered = len(document["errors"]) < len(story.targets)
     show(
         output,
         document,
-        table=lambda: _print(document, namespace, all_namespaces, kinds),
+        table=lambda: _print(document, namespace, all_namespaces, kinds) if answered else None,
         names=lambda: _names(document),
     )
     if output is Format.TABLE or output is Format.NAME:

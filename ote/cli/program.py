@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -97,6 +98,16 @@ class Nouns(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they were listed."""
         return [*self.lazy, *(name for name in self.commands if name not in self.lazy)]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, and of those that are not imported yet it knows the names, too."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            close = get_close_matches(args[0], self.list_commands(ctx))
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            ctx.fail(f"no such command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now if need be."""

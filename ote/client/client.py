@@ -13,6 +13,9 @@ from asyncio import sleep
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 
+import ote.rpc  # noqa: F401 - before grpc, whose C library it keeps from writing to stderr
+
+# isort: split
 import grpc.aio
 
 from ote.api.cluster.v1 import cluster_pb2

@@ -148,8 +148,10 @@ def load_contexts(path: Path) -> Contexts:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Contexts()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument("INVALID_CONFIG", f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise InvalidArgument("INVALID_CONFIG", f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidArgument("INVALID_CONFIG", f"cannot read {path}: it is not UTF-8") from None
     return parse_contexts(text, str(path))
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import ote.rpc  # noqa: F401 - before grpc, whose C library it keeps from writing to stderr
+
+# isort: split
 import grpc
 import grpc.aio
 

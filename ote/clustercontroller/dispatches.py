@@ -64,6 +64,8 @@ _MAX_OUTPUTS = 2 * 1024 * 1024
 """Bytes of outputs that one answer takes."""
 _MAX_SHOWN_OUTPUT = 64 * 1024
 """A larger output is shown at its origin only."""
+_NAMED = 3
+"""Names that nobody has and that are told."""
 _FOLLOW = 1.0
 """Seconds between two looks at another origin's dispatch that is watched from here."""
 _GATHER = 0.01
@@ -255,7 +257,9 @@ class Dispatches:
         for entry in self._core.registry.entries.values() if names else ():
             for tag in names & set(entry.tags):
                 return f"{what}; {tag} is a tag: write -l {tag}"
-        return f"{what}; 'ote-ctl cluster list' shows all, and with --explain NAME why one is not meant"
+        unknown = [name for name in sorted(names) if self._core.registry.find(name) is None]
+        called = f": none here is called {' or '.join(unknown[:_NAMED])}" if unknown else ""
+        return f"{what}{called}; 'ote-ctl cluster list' shows all, and with --explain NAME why one is not meant"
 
     # --- watching -------------------------------------------------------------------------------------------------
 

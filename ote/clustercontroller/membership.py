@@ -25,7 +25,7 @@ import structlog
 from ote import pki
 from ote.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from ote.clustercontroller.core.messages import Alternate
-from ote.model.errors import FailedPrecondition, InvalidArgument, OteError
+from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound, OteError
 from ote.pki import Identity, apart, decode_token, public_key_of, write_private
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import from_rpc_error
@@ -102,7 +102,8 @@ class Membership:
     def open(cls, data_dir: Path, name: str, lifetime: float) -> Membership:
         """The identity in `data_dir`, or a new uid and key for `name`.
 
-        Errors: FailedPrecondition (NAME_MISMATCH) when the folder belongs to another name.
+        Errors: FailedPrecondition (NAME_MISMATCH) when the folder belongs to another name, NotFound (NO_CONTROLLER)
+        when there is nobody in it and no name is given.
         """
         files = _Files(data_dir / "identity")
         raw = files.read("member.json")
@@ -114,6 +115,8 @@ class Membership:
                     f"{data_dir} belongs to the cluster {member.name!r}, not to {name!r}: "
                     "start it with its own name, or take another --data-dir",
                 )
+        elif not name:
+            raise NotFound("NO_CONTROLLER", f"{data_dir} holds no controller")
         else:
             member = Member(name=name, uid=secrets.token_hex(16))
             key, request = apart.new_member(name)

@@ -159,6 +159,8 @@ def test_an_error_is_one_line_and_an_exit_code(error: BaseException, code: int, 
     [
         (["--what"], "error: no such option"),
         (["nonsense"], "error: no such command 'nonsense'; see ote-ctl --help\n"),
+        (["aply"], "error: no such command 'aply' (did you mean apply?); see ote-ctl --help\n"),
+        (["token", "lst"], "error: no such command 'lst' (did you mean list?); see ote-ctl token --help\n"),
         (["cluster", "get"], "error: missing argument 'NAME'; see ote-ctl cluster get --help\n"),
         (["apply", "--ttl", "x"], "error: invalid value for '--ttl': 'x' is not a duration"),
     ],

@@ -184,7 +184,7 @@ def test_tags_are_added_and_removed_and_a_change_that_waits_is_told(root: FakeCo
     root.will("UpdateCluster", cluster_pb2.UpdateClusterResponse(cluster=cluster("e"), dispatch="root/1f"))
     removed = ["old", "output", "shop", "legacy", "clusters", "selector", "v"]
     result = ctl("cluster", "tag", "e", "+gpu", *(f"-{tag}" for tag in removed))
-    assert result.exit_code == 0
+    assert result.exit_code == 4
     request = root.requests["UpdateCluster"][0]
     assert (list(request.tags), list(request.remove_tags)) == (["gpu"], removed)
     assert result.stderr == "to follow: ote-ctl dispatch watch root/1f\n"

@@ -475,6 +475,14 @@ def test_an_answer_that_is_not_json_is_an_error_of_that_cluster(root: FakeContro
     assert errors == [{"cluster": "a", "state": "SUCCEEDED", "message": "its answer is not JSON"}]
 
 
+def test_that_there_are_no_objects_is_told_only_when_a_cluster_says_so(root: FakeController, ctl: Ctl) -> None:
+    failed = target("a", "FAILED", "kind 'x' is not known", reason="UNSUPPORTED")
+    root.will("Dispatch", story([failed]), story([failed, target("b", "SUCCEEDED", output=b"[]")]))
+    out = ctl("get", "x", "--clusters", "*")
+    assert (out.exit_code, out.stderr) == (3, "a: FAILED UNSUPPORTED: kind 'x' is not known\n")
+    assert "no objects found" in ctl("get", "x", "--clusters", "*").stderr
+
+
 def test_logs_come_as_they_are(root: FakeController, ctl: Ctl) -> None:
     root.will("Dispatch", story([target("a", "SUCCEEDED", output=b"line\n\xff\n")]))
     root.will("Dispatch", story([target("a", "FAILED", "no pod web", reason="NOT_FOUND")]))

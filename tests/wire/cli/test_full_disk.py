@@ -147,3 +147,12 @@ def test_files_for_a_shim_that_cannot_be_written_are_told_in_a_line(
 def test_a_store_for_which_there_is_no_room_is_not_called_damaged(tmp_path: Path) -> None:
     with files_end_at(100), pytest.raises(Exception, match=r"check the disk|make room"):
         Store.open(tmp_path / "store.db", tables=["self"])
+
+
+@pytest.mark.parametrize("words", [["admin-context"], ["shim-certificate", "--name", "s", "there"]])
+def test_a_folder_without_a_controller_stays_without_one(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, told = run(monkeypatch, capsys, words[0], "--data-dir", tmp_path, *words[1:])
+    assert (code, told) == (1, f"ote-clustercontroller: {tmp_path} holds no controller\n")
+    assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Who watches a dispatch is told what is shown to whoever looks it up."""
+"""What callers of dispatches are told by a real controller: in a watch, and when nobody is meant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.core import messages as m
-from tests.wire.controller.tree import Tree, attached
+from tests.wire.controller.tree import Tree, attached, dispatch, refused
 
 
 async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and_that_it_is_back(tree: Tree) -> None:
@@ -47,3 +47,11 @@ async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+
+
+async def test_names_that_nobody_has_are_told(tree: Tree) -> None:
+    await tree.start("root")
+    error = await refused(dispatch(tree.admin("root"), "root-1,nope"))
+    assert (error.reason, "none here is called nope or root-1;" in error.message) == ("NO_MATCH", True)
+    error = await refused(dispatch(tree.admin("root"), "shop-*"))
+    assert "called" not in error.message
