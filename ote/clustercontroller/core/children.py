@@ -328,7 +328,8 @@ class Children:
             return
         if self._by_uid.get(uid) is not child:
             return
-        self._tell_again(child)
+        if child.owed or child.alternates is None:
+            self._tell_again(child)
         ours = self._registry.whole_digest(uid)
         if heartbeat.digest == ours:
             child.difference, child.same, child.different, child.patience = None, 0, 0, 1
