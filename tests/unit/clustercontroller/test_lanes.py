@@ -1,0 +1,64 @@
+"""The queue of a tunnel's sending side: what goes when, and that its counts hold."""
+
+from __future__ import annotations
+
+import random
+
+from ote.clustercontroller.lanes import FRAME_BYTES, Budget, Lane, Lanes
+
+
+def test_only_the_newest_beat_goes_and_goes_first() -> None:
+    lanes: Lanes[bytes] = Lanes(Budget())
+    assert not lanes
+    assert lanes.take() == []
+    lanes.put(Lane.RESULT, b"result")
+    lanes.put(Lane.BEAT, b"old")
+    lanes.put(Lane.BEAT, b"new")
+    assert lanes
+    assert lanes.take() == [b"new", b"result"]
+    assert not lanes
+    assert lanes.take() == []
+
+
+def test_a_session_item_overtakes_what_is_queued_and_a_large_item_goes_alone() -> None:
+    lanes: Lanes[bytes] = Lanes(Budget())
+    large = bytes(2 * FRAME_BYTES)
+    lanes.put(Lane.DISPATCH, large)
+    lanes.put(Lane.DISPATCH, b"next")
+    lanes.put(Lane.SESSION, b"ack")
+    assert [lanes.take(), lanes.take(), lanes.take()] == [[b"ack"], [large], [b"next"]]
+    assert not lanes
+
+
+def test_everything_that_was_taken_comes_out_once_and_in_the_order_of_its_lane() -> None:
+    rng = random.Random(1)
+    budget = Budget()
+    lanes: Lanes[bytes] = Lanes(budget)
+    queued: dict[Lane, list[bytes]] = {lane: [] for lane in Lane if lane is not Lane.BEAT}
+    taken: dict[Lane, list[bytes]] = {lane: [] for lane in queued}
+    for number in range(2_000):
+        lane = rng.choice(list(queued))
+        item = f"{lane} {number} ".encode().ljust(rng.choice([20, 200, 20_000]))
+        if lanes.put(lane, item):
+            queued[lane].append(item)
+        if rng.random() < 0.3:
+            for one in lanes.take():
+                taken[Lane(one.split()[0].decode())].append(one)
+    while lanes:
+        frame = lanes.take()
+        assert frame
+        for one in frame:
+            taken[Lane(one.split()[0].decode())].append(one)
+    assert taken == queued
+    assert budget.used == lanes.queued_bytes == 0
+
+
+def test_a_link_that_is_gone_holds_nothing() -> None:
+    budget = Budget()
+    lanes: Lanes[bytes] = Lanes(budget)
+    for lane in Lane:
+        lanes.put(lane, b"item")
+    lanes.clear()
+    assert not lanes
+    assert lanes.take() == []
+    assert budget.used == 0
