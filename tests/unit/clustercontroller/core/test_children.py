@@ -364,6 +364,14 @@ def test_a_child_that_moves_within_the_subtree_keeps_its_old_stream_until_goodby
     assert house.registry.next_hop("x") == 1
 
 
+def test_a_goodbye_on_an_older_stream_does_not_end_the_newer_one(house: House) -> None:
+    house.let_in(1, "x")
+    house.let_in(2, "x", epoch=2)
+    house.children.goodbye(1, m.Goodbye(1, 3))
+    assert (house.registry.next_hop("x"), house.registry.state("x")) == (2, ONLINE)
+    assert house.children.remaining() == ["x"]
+
+
 def test_a_child_overtaken_by_a_clone_elsewhere_is_told(house: House) -> None:
     house.let_in(1, "west")
     house.let_in(2, "x")

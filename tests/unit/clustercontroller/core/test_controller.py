@@ -132,6 +132,13 @@ def test_reports_and_acknowledgements_from_above_find_their_end() -> None:
     assert len(seat.sent(east, m.Report)) == len(seat.sent(east, m.Ack)) == 1
 
 
+def test_reports_from_above_are_passed_on_together() -> None:
+    seat = Seat()
+    east = seat.child("east")
+    seat.from_parent(m.Reports("east", "far", 30, [report("east", "far")]))
+    assert [(reports.target_uid, reports.hop_limit) for reports in seat.sent(east, m.Reports)] == [("far", 29)]
+
+
 def test_what_has_no_hops_left_goes_no_further() -> None:
     seat = Seat()
     east = seat.child("east")
@@ -206,7 +213,7 @@ def test_what_a_childs_queue_had_no_room_for_is_said_at_its_next_heartbeat() -> 
     away, evictions = m.Away("below", 5, "elsewhere"), m.Evictions(["gone-1", "gone-2"])
     seat.from_parent(away, evictions)
     [alternates] = seat.sent(east, m.Alternates) or [m.Alternates()]
-    for item in (away, evictions, alternates):
+    for item in (away, evictions, alternates, m.Resync()):
         seat.do(ev.LaneFull(east, item))
     seat.do(ev.LaneFull(99, away))
     seat.forget()
@@ -232,6 +239,8 @@ def test_what_the_parents_queue_had_no_room_for_is_said_a_second_later() -> None
         seat.do(ev.LaneFull(link, item))
     seat.do(ev.LaneFull(seat.up, m.Away("below", 1)))
     seat.pass_time(0.9)
+    seat.from_child(east, report("r", "below"))
+    assert len(seat.sent(seat.up, m.Report)) == 1
     assert not seat.sent(seat.up, m.News)
     assert not seat.sent(seat.up, m.Evictions)
     seat.pass_time(0.2)

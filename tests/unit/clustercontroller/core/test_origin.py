@@ -344,6 +344,21 @@ def test_what_was_turned_back_counts_as_not_sent_and_is_tried_again() -> None:
     assert end.state("d1") == "SENT"
 
 
+def test_what_was_turned_back_while_it_was_accepted_is_known_as_sent_once_it_is_even_after_a_restart() -> None:
+    end = OriginEnd(online(E1))
+    end.turn_back.add(E1)
+    for name in ("d1", "d2"):
+        end.submit(name, E1, ttl=10.0)
+    end.turn_back.clear()
+    end.take()
+    end.pass_time(3.0)
+    assert [sent[1] for sent in end.take()] == ["d1", "d2"]
+    end.crash()
+    end.clusters.up.clear()
+    end.pass_time(20.0)
+    assert (end.state("d1"), end.state("d2")) == ("SENT", "SENT")
+
+
 def test_only_the_attempt_that_is_named_is_taken_back() -> None:
     end = OriginEnd(online(E1))
     end.submit("d1", E1)
