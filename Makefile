@@ -26,13 +26,15 @@ SERIAL := $(call present,e2e)
 # These alone reach every branch of the model and of the cores: no processes, no sockets, half a minute of one core.
 WHOLE := $(call present,unit/model unit/clustercontroller unit/shims) tests/scenarios/test_scenarios.py
 COVERED := ote/model/*,ote/*/core/*,ote/*/*/core/*
+HISTORIES ?= 2000
+FIRST_SEED ?= $(shell date +%s)
 # What is measured against its own quiet moment shares the machine with no other test.
 MEASURED := $(wildcard tests/wire/controller/test_isolation.py)
 # The suite for shims mostly waits, so more workers than cores; real trees are timed, so one at a time.
 SUITE_JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate released check test test-all test-real coverage coverage-rest bench conformance demo clean environment environment-dev
+.PHONY: help setup generate released check test test-all test-real coverage coverage-rest histories bench conformance demo clean environment environment-dev
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -98,7 +100,7 @@ test-real: environment-dev
 	PYTHON=$(BIN)/python tests/real/install.sh
 	OTE_REAL=1 $(PYTEST) -m real tests
 
-test-all: test test-real  ## every test, with podman, grpcurl, Go and Node (installed where missing)
+test-all: test histories test-real  ## every test, with podman, grpcurl, Go and Node (installed where missing)
 
 conformance: environment-dev  ## the suite for shims against the shims we have
 	$(PYTEST) -n $(SUITE_JOBS) --dist worksteal tests/conformance
@@ -110,6 +112,9 @@ coverage: environment-dev  ## unit tests and scenarios of the model and the core
 coverage-rest: environment-dev  ## branch coverage of everything, by all tests without processes
 	@COVERAGE_FILE=.coverage-rest $(PYTEST) -n $(JOBS) --cov --cov-report= $(call present,unit scenarios shell wire)
 	@COVERAGE_FILE=.coverage-rest $(BIN)/coverage report
+
+histories: environment-dev  ## thousands of random histories of a tree from a fresh seed; HISTORIES=n FIRST_SEED=n
+	$(PYTEST) -n $(JOBS) --dist worksteal tests/scenarios/test_histories.py --histories $(HISTORIES) --first-seed $(FIRST_SEED)
 
 bench: environment-dev  ## measure, against a bare grpc.aio program in the same run; ARGS=… goes to it
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -4,7 +4,8 @@ Promises, at every step: no ring, each attachment once, no effect twice, none ou
 said that there will be none. When all is mended: every registry equals the truth, everybody is home, every dispatch is
 final, and what lost its memory is the only excuse for OUTCOME_UNKNOWN.
 
-`pytest tests/scenarios/test_histories.py --seed N -s` plays one again; `--histories 5000` plays many.
+`make histories` plays thousands, from another seed each time, which it prints; a failure names its own.
+`pytest tests/scenarios/test_histories.py --seed N -s` plays that one again.
 """
 
 from __future__ import annotations
