@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -152,10 +153,11 @@ class Window:
             self._since_sample, self._used = 0, False
             await self._round_trip()
             self._pump()
-            await asyncio.sleep(_SAMPLE_PAUSE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SAMPLE_WAIT):
                     await self._enough.wait()
+            # At no certain moment: what is granted when bytes have come meets an empty queue.
+            await asyncio.sleep(_SAMPLE_PAUSE + random.uniform(0, self.credit.round_trip))
 
     async def _round_trip(self) -> None:
         begun = _now()

@@ -7,6 +7,7 @@ it is reported as lost, and the core decides whether it may be repeated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ _MAX_WORD = 128
 _INLINE = 1024 * 1024
 """Commands up to this size go to the shim in one message."""
 _PIECE = 262_144
+_HANDED_OVER = 0.5
+"""Seconds after which a shim that says nothing has certainly received an Execute."""
 _ANSWER_SECONDS = 0.5
 """How long the name of a payload goes alone, where a refusal of it may have been lost among the pieces."""
 _REPORT_OUTPUT = 16 * 1024
@@ -79,7 +82,8 @@ class ShimLink:
         self._bodies = bodies
         self._stub: Any = None
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._cancels: set[asyncio.Task[None]] = set()
+        self._calls: dict[str, _Call] = {}
+        self._cancels: dict[str, asyncio.Task[None]] = {}
         self._log = structlog.get_logger("ote.clustercontroller.shim")
         self.error = "not connected yet"
 
@@ -88,7 +92,7 @@ class ShimLink:
         try:
             await self._keep()
         finally:
-            tasks = [*self._running.values(), *self._cancels]
+            tasks = [*self._running.values(), *self._cancels.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -153,24 +157,33 @@ class ShimLink:
 
     def execute(self, effect: fx.Execute) -> None:
         """Run a command; its end is posted."""
-        task = asyncio.get_running_loop().create_task(self._execute(effect), name=f"execute {effect.key}")
-        self._running[effect.key] = task
+        call = _Call(self._cancels.get(effect.key))
+        task = asyncio.get_running_loop().create_task(self._execute(effect, call), name=f"execute {effect.key}")
+        self._running[effect.key], self._calls[effect.key] = task, call
         task.add_done_callback(lambda done: self._ended(effect.key, done))
 
     def cancel(self, key: str) -> None:
-        """Ask the shim to stop a command."""
-        task = asyncio.get_running_loop().create_task(self._cancel(key), name=f"cancel {key}")
-        self._cancels.add(task)
-        task.add_done_callback(self._cancels.discard)
+        """Ask the shim to stop a command: after an Execute that was wanted before, and before one that is after."""
+        work = self._cancel(key, self._calls.get(key))
+        task = asyncio.get_running_loop().create_task(work, name=f"cancel {key}")
+        self._cancels[key] = task
+        task.add_done_callback(lambda done: self._cancelled(key, done))
+
+    def _cancelled(self, key: str, task: asyncio.Task[None]) -> None:
+        if self._cancels.get(key) is task:
+            del self._cancels[key]
 
     def _ended(self, key: str, task: asyncio.Task[None]) -> None:
         if self._running.get(key) is task:
             del self._running[key]
+            self._calls.pop(key).over()
         if not task.cancelled() and (failure := task.exception()) is not None:
             self._log.error("execution failed", key=key, exc_info=failure)
             self._post(ev.ShimLost(key, str(failure)))
 
-    async def _cancel(self, key: str) -> None:
+    async def _cancel(self, key: str, call: _Call | None) -> None:
+        if call is not None:
+            await call.handed_over()
         if self._stub is None:
             return
         try:
@@ -179,15 +192,17 @@ class ShimLink:
         except OteError as error:
             self._log.warning("cancel did not reach the shim", key=key, error=error.message)
 
-    async def _execute(self, effect: fx.Execute) -> None:
+    async def _execute(self, effect: fx.Execute, call: _Call) -> None:
         begun = time.monotonic()
         state = "LOST"
         try:
-            state = await self._call(effect)
+            if call.after is not None:
+                await asyncio.wait((call.after,))
+            state = await self._call(effect, call)
         finally:
             self._observer.shim_call(effect.command, state.lower(), time.monotonic() - begun)
 
-    async def _call(self, effect: fx.Execute) -> str:
+    async def _call(self, effect: fx.Execute, call: _Call) -> str:
         """How it ended, LOST when that is not known."""
         if self._stub is None:
             self._post(ev.ShimLost(effect.key, "the shim is not reachable"))
@@ -195,7 +210,9 @@ class ShimLink:
         try:
             with translated():
                 request = await self._request(effect)
+                call.begin()
                 async for response in self._stub.Execute(request):
+                    call.answered.set()
                     if response.WhichOneof("event") == "progress":
                         progress = response.progress
                         self._post(ev.ShimProgress(effect.key, progress.SerializeToString(), progress.effect_done))
@@ -262,6 +279,36 @@ class ShimLink:
         result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=error.message)
         self._post(ev.ShimResult(key, "FAILED", result.SerializeToString()))
         return "FAILED"
+
+
+class _Call:
+    """An Execute, for a Cancel that is to reach the shim after it; `after` is a Cancel that is to do so before it.
+
+    gRPC does not tell when a request has left, so it has when there is an answer, or some time after it began.
+    """
+
+    def __init__(self, after: asyncio.Task[None] | None) -> None:
+        self.after = after
+        self.begun = asyncio.Event()
+        self.answered = asyncio.Event()
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """The request is made, and handed to gRPC."""
+        self._since = time.monotonic()
+        self.begun.set()
+
+    def over(self) -> None:
+        """It has ended, or was never made."""
+        self.begun.set()
+        self.answered.set()
+
+    async def handed_over(self) -> None:
+        """Until the shim has it."""
+        await self.begun.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._since + _HANDED_OVER - time.monotonic()):
+                await self.answered.wait()
 
 
 def _word(text: str) -> str:

@@ -2,7 +2,8 @@
 
 Round trips of the tunnel in, bytes out. The one idea (that of LEDBAT and TCP Vegas): the lowest round trip of the last
 minutes is what the quiet link takes; whatever a round trip takes beyond it, it has waited behind bytes, most of them
-ours. So the credit grows while that is little, stays while it is bearable, and is halved when it is more.
+ours. So the credit grows while that is little, stays while it is bearable, and is halved when it is more; twice in a
+row, because one question may meet an empty queue or a late packet.
 
 Invariants: FLOOR <= bytes <= MOST, whatever is heard; nothing is remembered but two numbers of the past.
 Not here: whose bytes are under way, and when a round trip is measured (`bulk`).
@@ -17,8 +18,11 @@ FLOOR = 16 * 1024
 MOST = 512 * 1024
 SLOW = 0.5
 """A round trip that takes so long is slow on any link that has ever been quicker."""
-_BEARABLE = 0.05
-"""Seconds that the tunnel may wait for bulk on a link that is quick when it is quiet; half a round trip on others."""
+_BEARABLE = 0.004
+"""Seconds that the tunnel may wait for bulk, beside one round trip of the quiet link. So little, because on a quick
+link a small credit is as fast as a large one."""
+_MUCH = 4
+"""So many times what is bearable is believed at once; less may be the jitter of a single round trip."""
 _LITTLE = 0.5
 """Of what is bearable: below this share the credit grows."""
 _LOWEST_FOR = 300.0
@@ -38,6 +42,9 @@ class Credit:
         self._lowest = self._lowest_before = float("inf")
         self._lowest_since = float("-inf")
         self._doubling = True
+        self._little = True
+        self._slow = False
+        """The newest round trip was more than bearable, and nothing was done about it yet."""
         self._last = float("-inf")
 
     @property
@@ -59,12 +66,15 @@ class Credit:
             self._lowest_before, self._lowest, self._lowest_since = self._lowest, float("inf"), now
         self._lowest = min(self._lowest, round_trip)
         quiet = self.quiet
-        bearable = max(_BEARABLE, quiet / 2)
+        bearable = _BEARABLE + quiet
         if quiet + bearable > SLOW:
             bearable = max(SLOW - quiet, quiet / 4)
         waited = round_trip - quiet
-        if waited > bearable:
+        slow, little = waited > bearable, waited <= bearable * _LITTLE
+        if waited > _MUCH * bearable or (slow and self._slow):
             self.bytes = max(FLOOR, self.bytes // 2 // CHUNK * CHUNK)
-            self._doubling = False
-        elif waited <= bearable * _LITTLE and used:
+            slow = False
+        elif little and self._little and used:
             self.bytes = min(MOST, self.bytes * 2 if self._doubling else self.bytes + CHUNK)
+        self._doubling = self._doubling and waited <= bearable
+        self._slow, self._little = slow, little

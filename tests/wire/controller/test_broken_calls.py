@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
@@ -23,6 +24,7 @@ from ote.model.errors import Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
+from tests.wire.controller.tree import until
 
 BODY = b"a piece" * 1000
 
@@ -135,3 +137,69 @@ async def test_a_payload_comes_from_the_new_parent_when_the_old_one_is_left(tmp_
             await channel.close()
         for server in servers:
             await server.stop(0.1)
+
+
+class Silent(EndsItsStatus):
+    """Executes without a word, takes payloads slowly, and writes down what reaches it in which order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    async def PutPayload(self, request_iterator: Any, context: Any) -> shim_pb2.PutPayloadResponse:
+        async for _ in request_iterator:
+            pass
+        await asyncio.sleep(0.2)
+        self.seen.append("PutPayload")
+        return shim_pb2.PutPayloadResponse()
+
+    async def Execute(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.ExecuteResponse]:
+        self.seen.append("Execute")
+        await asyncio.sleep(30)
+        yield shim_pb2.ExecuteResponse()
+
+    async def Cancel(self, request: Any, context: Any) -> shim_pb2.CancelResponse:
+        self.seen.append("Cancel")
+        return shim_pb2.CancelResponse()
+
+
+class OneBody(Nobody):
+    """Keeps one large body, whatever is asked for."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def path(self, payload: m.Payload) -> Path:
+        return self.file
+
+
+@pytest.mark.parametrize("size", [1024 * 1024, 2 * 1024 * 1024], ids=["in one message", "put ahead"])
+async def test_cancel_and_execute_reach_the_shim_in_the_order_in_which_they_were_wanted(
+    tmp_path: Path, size: int
+) -> None:
+    command = command_pb2.Command(apply=command_pb2.Apply(manifests=b"x" * (size - 64)))
+    file = tmp_path / "body"
+    file.write_bytes(command.SerializeToString())
+    payload = m.Payload(b"s" * 32, file.stat().st_size, [])
+    shim, events, bodies = Silent(), Events(), OneBody(file)
+    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
+    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
+    address = await server.start()
+    link = ShimLink(lambda: open_channel(address), events.append, bodies, bodies)
+    running = asyncio.create_task(link.run())
+    put = ["PutPayload"] if size > 1024 * 1024 else []
+    try:
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("origin/1", "apply", True, None, payload, 0, []))
+        link.cancel("origin/1")
+        await until(lambda: "Cancel" in shim.seen)
+        assert shim.seen == [*put, "Execute", "Cancel"]
+        shim.seen.clear()
+        link.cancel("origin/2")
+        link.execute(fx.Execute("origin/2", "apply", True, None, payload, 0, []))
+        await until(lambda: "Execute" in shim.seen)
+        assert shim.seen == ["Cancel", *put, "Execute"]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop(0.1)
