@@ -29,7 +29,7 @@ COVERED := ote/model/*,ote/*/core/*,ote/*/*/core/*
 HISTORIES ?= 2000
 FIRST_SEED ?= $(shell date +%s)
 # What is measured against its own quiet moment shares the machine with no other test.
-MEASURED := $(wildcard tests/wire/controller/test_isolation.py)
+MEASURED := $(wildcard tests/wire/controller/test_isolation.py tests/wire/controller/test_thin_links.py)
 # The suite for shims mostly waits, so more workers than cores; real trees are timed, so one at a time.
 SUITE_JOBS ?= 4
 
