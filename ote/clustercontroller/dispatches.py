@@ -241,6 +241,8 @@ class Dispatches:
         if not (request.selector.clusters or request.selector.labels):
             raise InvalidArgument("INVALID_SELECTOR", "say which clusters are meant; '*' means all")
         entries = select(self._core, request.selector)
+        if len(entries) == 1 and entries[0].name == request.selector.clusters:
+            return entries
         named = compile_selector(request.selector.clusters, request.selector.labels).exact_names
         state = self._core.registry.state
         entries = [entry for entry in entries if entry.name in named or state(entry.uid) != AWAY]

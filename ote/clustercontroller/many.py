@@ -1,7 +1,8 @@
 """DispatchMany: many dispatches on one stream, batched both ways.
 
 The one idea: what happened since the last message goes out in the next one, so the stream carries large batches when it
-is busy and single events when it is not.
+is busy and single events when it is not. An event is serialised as it stands in its message, so that a batch is put
+together without touching its events again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -20,6 +22,7 @@ from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.states import FINAL
 from ote.clustercontroller.dispatches import Dispatches
 from ote.clustercontroller.wire import views
+from ote.clustercontroller.wire.codec import field_of
 from ote.model.errors import Internal, OteError
 from ote.rpc.peer import Peer
 
@@ -29,6 +32,14 @@ _AT_ONCE = 64
 _MAX_OPEN = 4096
 """Dispatches of one stream that are not settled, and events that its caller has not read; the stream is not read while
 there are more."""
+
+
+_ID, _ACCEPTED, _TARGET, _SUMMARY, _ERROR = (
+    route_pb2.DispatchEvent.DESCRIPTOR.fields_by_name[name].number
+    for name in ("dispatch_id", "accepted", "target", "summary", "error")
+)
+_EVENTS = route_pb2.DispatchManyResponse.DESCRIPTOR.fields_by_name["events"].number
+_NAME = route_pb2.Accepted.DESCRIPTOR.fields_by_name["dispatch"].number
 
 
 @dataclass(slots=True)
@@ -49,7 +60,7 @@ class Many:
         self._core = core
         self._peer = peer
         self._context = context
-        self._events: list[route_pb2.DispatchEvent] = []
+        self._events: list[bytes] = []
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._followed: dict[str, _Followed] = {}
@@ -95,11 +106,11 @@ class Many:
             return
         if error is not None:
             known = error if isinstance(error, OteError) else Internal("INTERNAL", "an internal fault")
-            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, error=_error(known)))
+            self._tell(dispatch_id, _ERROR, _error(known).SerializeToString())
             self._close(1)
             return
         name = f"{self._core.ctx.name}/{dispatch_id}"
-        self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, accepted=route_pb2.Accepted(dispatch=name)))
+        self._tell(dispatch_id, _ACCEPTED, field_of(_NAME, name.encode()))
         followed = self._followed.get(dispatch_id)
         if followed is not None:
             followed.times += 1
@@ -122,7 +133,7 @@ class Many:
         if target is not None and target.row.state in FINAL and uid not in followed.told:
             followed.told.add(uid)
             view = self._dispatches.target(dispatch_id, target.row)
-            self._tell(route_pb2.DispatchEvent(dispatch_id=dispatch_id, target=view))
+            self._tell(dispatch_id, _TARGET, view.SerializeToString())
         if settled:
             self._settled(dispatch_id)
 
@@ -131,9 +142,9 @@ class Many:
         self._dispatches.leave(dispatch_id, self)
         dispatch = self._core.origin.dispatch(dispatch_id)
         counts = views.count(target.row for target in dispatch.targets.values()) if dispatch else {}
-        event = route_pb2.DispatchEvent(dispatch_id=dispatch_id, summary=route_pb2.Summary(states=counts))
+        summary = _summary(tuple(counts.items()))
         for _ in range(followed.times):
-            self._tell(event)
+            self._tell(dispatch_id, _SUMMARY, summary)
         self._close(followed.times)
 
     def _close(self, number: int) -> None:
@@ -141,8 +152,8 @@ class Many:
         if self._open < _MAX_OPEN:
             self._room.set()
 
-    def _tell(self, event: route_pb2.DispatchEvent) -> None:
-        self._events.append(event)
+    def _tell(self, dispatch_id: str, kind: int, body: bytes) -> None:
+        self._events.append(field_of(_EVENTS, field_of(_ID, dispatch_id.encode()) + field_of(kind, body)))
         self._ready.set()
 
     async def _write(self) -> None:
@@ -151,11 +162,16 @@ class Many:
             self._ready.clear()
             while self._events:
                 batch, self._events = self._events[:_MAX_EVENTS], self._events[_MAX_EVENTS:]
-                await self._context.write(route_pb2.DispatchManyResponse(events=batch))
+                await self._context.write(b"".join(batch))
                 if len(self._events) < _MAX_OPEN:
                     self._room.set()
             if self._read_all and not self._open and not self._events:
                 return
+
+
+@lru_cache(maxsize=64)
+def _summary(states: tuple[tuple[str, int], ...]) -> bytes:
+    return route_pb2.Summary(states=dict(states)).SerializeToString()
 
 
 def _error(error: OteError) -> route_pb2.DispatchError:

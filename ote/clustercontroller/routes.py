@@ -264,9 +264,13 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
 
 
 def add_routes(servicer: RouteServicer, server: grpc.aio.Server) -> None:
-    """Serve RouteService, its tunnels as bytes."""
+    """Serve RouteService, its tunnels as bytes, and batches of events as bytes."""
     route_pb2_grpc.add_RouteServiceServicer_to_server(servicer, server)
     add_connect(servicer.Connect, server)
+    many: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        servicer.DispatchMany, request_deserializer=route_pb2.DispatchManyRequest.FromString
+    )
+    server.add_registered_method_handlers("ote.api.route.v1.RouteService", {"DispatchMany": many})
 
 
 def _in_messages(targets: Iterable[route_pb2.Target]) -> Iterator[list[route_pb2.Target]]:

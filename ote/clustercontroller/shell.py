@@ -38,7 +38,6 @@ _MAX_LOOKING_UP = 4
 """Look-ups that are answered at once: a child that floods with them gets BUSY, and takes no more of the loop."""
 _AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
 """Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
-_NOT_LATE = _AT_ONCE | {fx.Barrier}
 _LAZY = 0.003
 """Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
 commit that somebody waits for, if one comes so soon, and do not stand in its way."""
@@ -243,28 +242,23 @@ class Shell:
     # --- effects --------------------------------------------------------------------------------------------------
 
     def _execute(self, effects: Sequence[fx.Effect]) -> None:
+        late: list[fx.Effect] | None = None
         for effect in effects:
-            if type(effect) in _AT_ONCE:
-                self._do(effect)
-        urgent = False
-        for index, effect in enumerate(effects):
             kind = type(effect)
             if kind is fx.Barrier:
-                if self._writes or self._in_flight:
-                    late = [late for late in effects[index + 1 :] if type(late) not in _NOT_LATE]
-                    urgent = not all(map(_can_wait, late))
-                    self._after_commit.append(late)
-                    break
-            elif kind not in _AT_ONCE:
-                self._do(effect)
+                if late is None and (self._writes or self._in_flight):
+                    late = []
+            elif late is not None and kind not in _AT_ONCE:
+                late.append(effect)
+            else:
+                try:
+                    self._effects[kind](effect)
+                except Exception as failure:  # such as a number that no message holds: all else goes on
+                    self._log.error("an effect failed", effect=kind.__name__, exc_info=failure)
+        if late is not None:
+            self._after_commit.append(late)
         if self._writes or self._after_commit:
-            self._plan_flush(urgent)
-
-    def _do(self, effect: fx.Effect) -> None:
-        try:
-            self._effects[type(effect)](effect)
-        except Exception as failure:  # such as a number that no message holds: one effect is lost, all else goes on
-            self._log.error("an effect failed", effect=type(effect).__name__, exc_info=failure)
+            self._plan_flush(late is not None and not all(map(_can_wait, late)))
 
     def _plan_flush(self, urgent: bool) -> None:
         if urgent and not self._urgent:

@@ -243,7 +243,7 @@ class Origin:
         ledger.add(dispatch)
         ledger.count(dispatch)
         if dispatch.change:
-            ctx.put("dispatches", event.dispatch_id, dispatch.row)
+            ctx.put("dispatches", dispatch.row.key, dispatch.row)
             ctx.barrier()
         ctx.emit(fx.Answer(event.request, event.dispatch_id))
         sent = [target for target in dispatch.open.values() if target.row.maybe_sent]
@@ -316,7 +316,7 @@ class Origin:
         if dispatch.change and dispatch.open:
             dispatch.row.cancelled = dispatch.ended = True
             dispatch.tries = 0
-            ctx.put("dispatches", event.dispatch_id, dispatch.row)
+            ctx.put("dispatches", dispatch.row.key, dispatch.row)
             self._schedule(dispatch)
         ctx.barrier()
         ctx.emit(fx.Answer(event.request))

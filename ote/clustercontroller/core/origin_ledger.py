@@ -66,7 +66,7 @@ class Ledger:
         rows: list[DispatchRow] = sorted(tables.get("dispatches", {}).values(), key=lambda row: row.number)
         now = self._ctx.now
         for row in rows:
-            self.add(loaded_dispatch(row, newer.get(row.id, {}), now, GRACE, NO_ANSWER))
+            self.add(loaded_dispatch(row, newer.get(row.key, {}), now, GRACE, NO_ANSWER))
 
     def new_number(self) -> int:
         """The next dispatch's place in the order of acceptance."""
@@ -178,7 +178,11 @@ class Ledger:
 
     def store(self, target: OriginTarget) -> None:
         """Write a target's row."""
-        self._ctx.put("targets", f"{target.dispatch.row.id}/{target.row.uid}", target.row)
+        dispatch = target.dispatch.row
+        if len(dispatch.targets) == 1:
+            self._ctx.put("dispatches", dispatch.key, dispatch)
+        else:
+            self._ctx.put("targets", f"{dispatch.key}/{target.row.uid}", target.row)
 
     def changed(self, target: OriginTarget) -> None:
         """Tell watchers."""
@@ -240,6 +244,7 @@ class Ledger:
     # --- old ones -------------------------------------------------------------------------------------------------
 
     def _finished(self, dispatch: OriginDispatch, at: float) -> None:
+        dispatch.row.inline = None
         if dispatch.change:
             self._done.append((at, dispatch.row.id))
         else:
@@ -274,5 +279,6 @@ class Ledger:
             if row.incarnation == self._own.incarnation and row.seq > self._written.get(uid, 0) and uid in self._last:
                 self._written[uid] = self._last[uid]
                 ctx.put("sequences", uid, Sequence(row.incarnation, self._last[uid]))
-            ctx.remove("targets", f"{dispatch_id}/{uid}")
-        ctx.remove("dispatches", dispatch_id)
+            if len(dispatch.targets) > 1:
+                ctx.remove("targets", f"{dispatch.row.key}/{uid}")
+        ctx.remove("dispatches", dispatch.row.key)

@@ -67,7 +67,7 @@ class AlternatesRow:
 
 @dataclass(slots=True)
 class TargetRow:
-    """Table `targets`, key "DISPATCH_ID/UID": a target of a dispatch of this origin."""
+    """Table `targets`, key "NUMBER/UID": a target of a dispatch of this origin that has several."""
 
     uid: str
     name: str
@@ -92,7 +92,8 @@ class TargetRow:
 
 @dataclass(slots=True)
 class DispatchRow:
-    """Table `dispatches`, key id: a dispatch of this origin. Targets as accepted; rows of `targets` replace them."""
+    """Table `dispatches`, key `key`: a dispatch of this origin. Where it has several targets, rows of table `targets`
+    replace those in it."""
 
     id: str
     digest: bytes
@@ -112,6 +113,11 @@ class DispatchRow:
     cancelled: bool = False
     accepted: float = 0.0
     """Time of acceptance on the core's clock, which goes on over restarts of the process but not of the machine."""
+
+    @property
+    def key(self) -> str:
+        """Grows with the number: what is accepted after each other lies beside each other on disk."""
+        return f"{self.number:015}"
 
 
 @dataclass(slots=True)

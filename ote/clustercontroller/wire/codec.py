@@ -373,6 +373,14 @@ def _varint(number: int) -> bytes:
 
 _ITEM = _varint(1 << 3 | 2)
 _VARINTS = [_varint(number) for number in range(1 << 14)]
+
+
+def field_of(number: int, content: bytes) -> bytes:
+    """A field of a message as it is serialised: a string, bytes, or a message that is."""
+    size = len(content)
+    return _VARINTS[number << 3 | 2] + (_VARINTS[size] if size < len(_VARINTS) else _varint(size)) + content
+
+
 _UP_TAGS = _frame_tags(pb.UpItem)
 _DOWN_TAGS = _frame_tags(pb.DownItem)
 

@@ -27,9 +27,8 @@ TARGET_STATE = {name.removeprefix("TARGET_STATE_"): number for name, number in r
 
 def timestamp(seconds: float) -> Timestamp:
     """Seconds since 1970 as protobuf has it."""
-    value = Timestamp()
-    value.FromMilliseconds(round(seconds * 1000))
-    return value
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return Timestamp(seconds=whole, nanos=milliseconds * 1_000_000)
 
 
 class ClusterViews:
@@ -98,9 +97,8 @@ def target(row: TargetRow, output: bytes = b"") -> route_pb2.Target:
         latency_ms=row.latency_ms,
         journal_number=row.journal_number,
         output=output,
+        since=timestamp(row.since) if row.since else None,
     )
-    if row.since:
-        view.since.CopyFrom(timestamp(row.since))
     if row.body:
         _fill(view, row)
     return view

@@ -16,7 +16,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context, CoreSettings
 from ote.clustercontroller.core.origin import Origin
-from ote.clustercontroller.core.records import Self
+from ote.clustercontroller.core.records import Self, TargetRow
 from ote.clustercontroller.core.target import Target
 
 R = "uid-R"
@@ -227,6 +227,13 @@ class OriginEnd:
         self.now = until
 
     # what is seen
+
+    def on_disk(self, dispatch_id: str, uid: str = E1) -> TargetRow:
+        """A target as a restart would find it."""
+        tables = self.disk.tables
+        dispatch = next(row for row in tables["dispatches"].values() if row.id == dispatch_id)
+        accepted: TargetRow = next(row for row in dispatch.targets if row.uid == uid)
+        return tables.get("targets", {}).get(f"{dispatch.key}/{uid}", accepted)  # type: ignore[no-any-return]
 
     def state(self, dispatch_id: str, uid: str = E1) -> str:
         dispatch = self.origin.dispatch(dispatch_id)
