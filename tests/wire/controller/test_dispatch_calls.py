@@ -23,7 +23,7 @@ async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and
     async def watch(dispatch_id: str) -> None:
         request = route_pb2.WatchDispatchRequest(dispatch=dispatch_id)
         async for event in stubs.routes.WatchDispatch(request):
-            said.extend((target.state, target.message) for target in [*event.accepted.targets, event.target])
+            said.extend((target.state, target.message) for target in [*event.accepted.targets, *event.changed.targets])
 
     async with attached(tree, "root", identity, "edge", uid) as raw:
         request = route_pb2.DispatchRequest(
@@ -33,7 +33,7 @@ async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and
         )
         call = stubs.routes.Dispatch(request)
         await call.read()
-        await raw.heard(m.Deliver)
+        await raw.heard(m.Deliveries)
     watching = asyncio.create_task(watch(request.dispatch_id))
     try:
         sent = route_pb2.TARGET_STATE_SENT
