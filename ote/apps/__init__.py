@@ -1,1 +1,1 @@
-"""Composition roots, one per process: read settings, build, supervise."""
+"""Composition roots, one per process: read settings, build, run."""

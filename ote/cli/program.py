@@ -136,7 +136,7 @@ class Program(Nouns):
             ctx.exit(Exit.INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError, EOFError):
             raise
-        except Exception as error:
+        except Exception as error:  # a fault of ours: a line and exit code 1, like everything else that goes wrong
             if os.environ.get("OTE_DEBUG"):
                 traceback.print_exc()
             text = f"internal: {type(error).__name__}: {error}; OTE_DEBUG=1 shows where"

@@ -60,8 +60,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     Example:
       source <(ote-ctl completion bash)
     """
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-    script = get_completion_class(shell)
-    assert script is not None  # the choice above names those there are
+    script = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
     click.echo(script(ctx.find_root().command, {}, "ote-ctl", "_OTE_CTL_COMPLETE").source())

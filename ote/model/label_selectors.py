@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from ote.model.errors import InvalidArgument
 from ote.model.names import check_label_key, check_label_value
@@ -150,8 +150,7 @@ def _tokens(source: str) -> list[_Token]:
     tokens: list[_Token] = []
     at = 0
     while not tokens or tokens[-1].text:
-        found = _TOKEN.match(source, at)
-        assert found is not None  # its last branch takes any character
+        found = cast("re.Match[str]", _TOKEN.match(source, at))  # its last branch takes any character
         kind = found.lastgroup or ""
         token = _Token(found[kind], kind == "word", found.start(kind) + 1, found.end())
         if kind == "bad":

@@ -7,16 +7,15 @@ Not here: the errors (`ote.model.errors`) and exit codes (the CLI). The one idea
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from ote.model.errors import BY_CODE, OteError, Unavailable
@@ -45,9 +44,6 @@ _TLS_MEANINGS = (
 
 _CLOSED_HINT = " (it also ends this way when the other side does not accept our certificate)"
 _NOISE = re.compile(r"^(?:[A-Z_]+: )?(?:(?:ipv4|ipv6|unix):\S+: )?")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _log = structlog.get_logger("ote.rpc")
 
@@ -107,7 +103,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> OteError:
             status = status_pb2.Status()
             try:
                 status.ParseFromString(value if isinstance(value, bytes) else value.encode("latin-1"))
-            except Exception:
+            except (DecodeError, UnicodeEncodeError):
                 break
             if status.code == error.code().value[0]:
                 return from_status(status)
@@ -168,24 +164,6 @@ def _is_closed_under_it(error: BaseException | None) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
-def translates(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Decorator of a coroutine function: its AioRpcError comes out as our error."""
-
-    @functools.wraps(function)
-    async def calling(*args: P.args, **kwargs: P.kwargs) -> T:
-        with translated():
-            return await function(*args, **kwargs)
-
-    return calling
-
-
-async def translated_stream(stream: AsyncIterable[T]) -> AsyncIterator[T]:
-    """The same messages, and our error at the end instead of gRPC's."""
-    with translated():
-        async for message in stream:
-            yield message
-
-
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: OteError) -> NoReturn:
     """Ends a call with an error."""
     status = to_status(error)
@@ -215,7 +193,7 @@ def _mapped(method: str, behaviour: Behaviour) -> Behaviour:
             await abort(context, error)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a servicer did wrong, its caller gets a status, and nobody else notices
             if context.cancelled() or context.done():
                 raise
             incident = secrets.token_hex(4)

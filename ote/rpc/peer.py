@@ -57,11 +57,6 @@ class Peer:
         return self.uid
 
     @property
-    def is_person(self) -> bool:
-        """Whether this is an admin, operator or viewer."""
-        return self.role in PERSON_ROLES
-
-    @property
     def is_local(self) -> bool:
         """Whether the connection had no TLS, so comes from this machine."""
         return not self.fingerprint

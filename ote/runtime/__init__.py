@@ -1,6 +1,6 @@
-"""How things live: services and their supervision, signals, the loop, clocks, back-off, watches.
+"""How things live: signals, the loop, clocks, back-off, watches.
 
-Not here: gRPC, and what any service does. The one idea: a long-lived thing is one `run()` that ends when it is
+Not here: gRPC, and what any program does. The one idea: a long-lived thing is one `run()` that ends when it is
 cancelled; whoever started it waits for it, for a bounded time.
 """
 

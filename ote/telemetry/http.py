@@ -26,7 +26,7 @@ Ready = Callable[[], str | None]
 
 
 class TelemetryServer:
-    """A service (see ote.runtime.service): serves until it is cancelled.
+    """Serves until it is cancelled.
 
     port: 0 for any, `bound` tells which. ready: asked at each /readyz.
     """

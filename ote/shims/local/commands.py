@@ -154,7 +154,7 @@ class Commands:
     async def _live(self, running: Running, work: Coroutine[None, None, pb.Result]) -> None:
         try:
             result = await work
-        except Exception as error:
+        except Exception as error:  # a fault of ours is that command's result, and not that of the others
             _log.exception("command failed unexpectedly", dispatch=running.dispatch_id)
             result = replies.failed("INTERNAL", f"{type(error).__name__}: {error}")
         known = self._memory.find(running.dispatch_id)

@@ -190,7 +190,7 @@ class Keeper:
             try:
                 result = action(self.cluster, self.clock.now())
                 writes.extend(also(result))
-            except Exception as error:
+            except Exception as error:  # of whoever asked: it is told, the others of this turn go on
                 if future is None:
                     raise
                 if not future.done():
@@ -260,7 +260,7 @@ class Keeper:
 
         try:
             ended = await (self._driver.adopt if adopt else self._driver.run)(plan, started)
-        except Exception as error:
+        except Exception as error:  # whatever a driver does wrong is the end of that container alone
             log.exception("container lost")
             ended = Ended(128, f"the driver failed: {error}")
         finally:

@@ -24,7 +24,7 @@ from ote.model.errors import (
     Unavailable,
     Unsupported,
 )
-from ote.rpc.errors import from_status, to_status, translated, translated_stream, translates
+from ote.rpc.errors import from_status, to_status, translated
 from tests.wire.rpc.tree import Dial, Serve
 
 Call = Callable[[Any], Awaitable[None]]
@@ -174,22 +174,6 @@ async def test_a_message_over_the_limit_is_named(serve: Serve, dial: Dial) -> No
     with pytest.raises(ResourceExhausted) as caught, translated():
         await stub.Probe(pb.ProbeRequest(padding=bytes(5 * 1024 * 1024)))
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
-
-
-async def test_decorated_calls_and_streams_raise_our_errors(serve: Serve, dial: Dial) -> None:
-    stub = dial(await serve(raising(InvalidArgument("INVALID_ID", "no id"))))
-
-    @translates
-    async def probing() -> pb.ProbeResponse:
-        answer: pb.ProbeResponse = await stub.Probe(pb.ProbeRequest())
-        return answer
-
-    with pytest.raises(InvalidArgument, match="no id"):
-        await probing()
-    stream = translated_stream(stub.Dispatch(pb.DispatchRequest()))
-    assert await anext(stream) == pb.DispatchResponse()
-    with pytest.raises(InvalidArgument, match="no id"):
-        await anext(stream)
 
 
 @pytest.mark.parametrize("code", sorted(BY_CODE))

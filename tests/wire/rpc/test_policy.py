@@ -124,7 +124,7 @@ async def test_without_tls_the_caller_is_this_machines_admin(serve: Serve, dial:
     stub = dial(await serve(interceptors=[ErrorInterceptor(), policy]))
     await stub.Probe(pb.ProbeRequest())
     assert seen == [LOCAL]
-    assert (LOCAL.role, LOCAL.name, LOCAL.is_local, LOCAL.is_person) == (Role.ADMIN, "local", True, True)
+    assert (LOCAL.role, LOCAL.name, LOCAL.is_local) == (Role.ADMIN, "local", True)
 
 
 async def test_every_call_is_one_line_and_is_counted(root: Authority, serve: Serve, dial: Dial) -> None:

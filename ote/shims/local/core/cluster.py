@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from ote.shims.local.core import environment, records, spec, workloads
 from ote.shims.local.core.manifest import Manifest
@@ -241,8 +241,7 @@ class Cluster:
             return
         pod, container = found
         asked = pod.typed.container(name)
-        probe = asked.liveness_probe if liveness else asked.readiness_probe
-        assert probe is not None, "only probes of the manifest are run"
+        probe = cast("spec.Probe", asked.liveness_probe if liveness else asked.readiness_probe)  # it asks
         if liveness:
             container.sick = container.sick + 1 if message else 0
             if container.sick >= probe.failure_threshold and not container.stopping:
