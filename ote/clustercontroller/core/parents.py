@@ -295,14 +295,18 @@ class Parents:
             self._leave(old, epoch)
         self._moved()
 
-    def _learn_epoch(self, epoch: int) -> bool:
-        """Go above an epoch of this uid that the tree knows. False when that cannot be, or may not."""
-        if epoch <= self._row.epoch:
+    def _learn_epoch(self, epoch: int, link: Link | None = None) -> bool:
+        """Go above an epoch of this uid that the tree knows. False when that cannot be, or may not.
+
+        `link` is the one that is superseded by it: an attachment of the same epoch there means that it was used twice.
+        """
+        used_twice = link is not None and link.record is not None and link.record.epoch == epoch
+        if epoch <= self._row.epoch and not used_twice:
             return True
         if epoch > LIMIT:
             return False
         self._ctx.log("warning", "the disk was set back", epoch=self._row.epoch, known=epoch)
-        self._row.epoch = epoch
+        self._row.epoch = max(self._row.epoch, epoch)
         if not self._memory_lost:
             self._memory_lost = True
             self._callbacks.memory_lost()
@@ -396,14 +400,14 @@ class Parents:
             self._cloned(refused.message)
             return
         if superseded and settled:
-            self._learn_epoch(refused.epoch)
+            self._learn_epoch(refused.epoch, link)
         if reason == "REPLACED" and self._replacing(link):
             return
         first = self._refusals.note(link.candidate, refused)
         self._close(link, reason)
         if phase == ACTIVE:
             self._lost(link, reason, "refused")
-        elif superseded and not settled and self._learn_epoch(refused.epoch) and first:
+        elif superseded and not settled and self._learn_epoch(refused.epoch, link) and first:
             self._search.dial(link.candidate, link.last_resort)
         elif not settled:
             self._search.next_dials(ended=True)

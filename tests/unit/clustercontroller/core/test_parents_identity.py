@@ -7,7 +7,7 @@ import pytest
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import records
-from tests.unit.clustercontroller.core.parents_world import HOME, World, at_home
+from tests.unit.clustercontroller.core.parents_world import World, at_home
 
 S = m.Standing
 
@@ -199,11 +199,26 @@ def test_being_told_of_a_clone_ends_this_process() -> None:
     assert world.dials() == ["E"]
 
 
-def test_an_old_parent_that_hears_of_our_own_move_is_not_a_clone() -> None:
+def test_an_old_parent_that_hears_of_our_own_move_means_no_clone_and_no_loss_of_memory() -> None:
     world = at_home()
-    world.refuse("E", "SUPERSEDED", epoch=1)
-    assert exits(world) == []
-    assert world.parents.active_link is None
+    world.beat("E", S(11, 1), draining=True)
     world.run(1.2)
+    world.take("W", S(12, 1))
+    world.refuse("E", "SUPERSEDED", epoch=world.attach_sent("W").record.epoch)
+    assert exits(world) == []
+    assert ("memory lost",) not in world.calls
+    assert world.parents.parent is not None
+    assert world.parents.parent.name == "W"
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_another_attachment_of_the_very_epoch_that_was_used_here_means_that_memory_was_lost(attached: bool) -> None:
+    world = starting(row=records.Self(epoch=5))
+    world.welcome("E", S(10, 1), known_epoch=5)
+    if attached:
+        world.attach("E")
+    world.refuse("E", "SUPERSEDED", epoch=6)
+    assert ("memory lost",) in world.calls
+    world.run(2.0)
     world.take("E", S(11, 1))
-    assert world.parents.parent == HOME
+    assert world.attach_sent("E").record.epoch == 7
