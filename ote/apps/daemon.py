@@ -6,10 +6,12 @@ Not here: any program. The one idea: whatever a command raises ends as a line on
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+import ote
 from ote.config.settings import BaseSettings, Option, describe
 from ote.model.errors import OteError
 
@@ -35,12 +37,14 @@ def run_program(program: click.Group, name: str) -> int:
 
 
 def with_settings(settings: type[BaseSettings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """An option for each field; one that is not given is None."""
+    """`--version`, `--config`, and an option for each field; one that is not given is None."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(describe(settings)):
             function = _option(option)(function)
-        return function
+        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        function = click.option("--config", type=file, help="YAML file with any of these settings.")(function)
+        return click.version_option(ote.__version__, message="%(prog)s %(version)s")(function)
 
     return decorate
 

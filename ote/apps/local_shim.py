@@ -42,12 +42,6 @@ def main() -> int:
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"max_content_width": 110})
-@click.version_option(ote.__version__, message="%(prog)s %(version)s")
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML file with any of these settings.",
-)
 @with_settings(LocalShimSettings)
 @click.pass_context
 def program(context: click.Context, /, config: Path | None, **flags: Any) -> int | None:

@@ -393,7 +393,7 @@ def _why(reading: asyncio.Task[None]) -> str:
     if failure is None:
         return "the stream ended"
     if isinstance(failure, grpc.aio.AioRpcError):
-        return f"{failure.code().name}: {failure.details()}"
+        return from_rpc_error(failure).message
     return str(failure) or type(failure).__name__
 
 
