@@ -26,6 +26,7 @@ from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.lanes import OWED, Budget
 from ote.clustercontroller.tunnel import ChildLink, Link, ParentLink
 from ote.model.errors import BY_CODE, Internal, OteError
+from ote.rpc.channel import knock
 from ote.rpc.peer import Peer
 from ote.runtime.clock import Clock
 from ote.store import sqlite as store
@@ -364,10 +365,12 @@ class Shell:
     async def _probe(self, candidate: m.Alternate) -> None:
         channel: grpc.aio.Channel | None = None
         try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await knock(candidate.address)
             channel = await self._dialer.connect(candidate)
             stub: Any = route_pb2_grpc.RouteServiceStub(channel)
             answer = await stub.Probe(route_pb2.ProbeRequest(padding=bytes(_PROBE_BYTES)), timeout=_PROBE_TIMEOUT)
-        except (grpc.aio.AioRpcError, OteError) as error:
+        except (grpc.aio.AioRpcError, OteError, TimeoutError) as error:
             self.post(ev.ProbeFailed(candidate, _reason(error)))
             return
         finally:
@@ -428,7 +431,9 @@ def _can_wait(effect: fx.Effect) -> bool:
     return type(effect) is fx.Send and type(effect.item) is m.Ack
 
 
-def _reason(error: grpc.aio.AioRpcError | OteError) -> str:
+def _reason(error: grpc.aio.AioRpcError | OteError | TimeoutError) -> str:
     if isinstance(error, OteError):
         return error.message
+    if isinstance(error, TimeoutError):
+        return "nobody answers"
     return f"{error.code().name}: {error.details()}"

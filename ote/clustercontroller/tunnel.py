@@ -25,11 +25,11 @@ from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
 from ote.clustercontroller.wire.codec import decode_down, decode_up, write_down, write_up
 from ote.clustercontroller.wire.limits import check_frame, check_item
 from ote.model.errors import FailedPrecondition, InvalidArgument, OteError, PermissionDenied, Unauthenticated
+from ote.rpc.channel import knock
 from ote.rpc.errors import from_rpc_error
 from ote.rpc.peer import Peer
 from ote.runtime.clock import MonotonicClock
 
-DIAL_TIMEOUT = 2.0
 HELLO_TIMEOUT = 5.0
 FLUSH_TIMEOUT = 5.0
 CONNECT = "/ote.api.route.v1.RouteService/Connect"
@@ -279,10 +279,9 @@ class ParentLink:
         self._closed.set()
 
     async def run(self) -> None:
-        """Dial and keep the link; posts DialWelcome, DialRefused or DialFailed, then what comes, then LinkLost."""
+        """Dial and keep the link; posts DialReached; DialWelcome, DialRefused or DialFailed; what comes; LinkLost."""
         reading = asyncio.create_task(self._open_and_read(), name=f"tunnel to {self.candidate.name} read")
         closing = asyncio.create_task(self._closed.wait(), name=f"tunnel to {self.candidate.name} close")
-        limit = asyncio.get_running_loop().call_later(DIAL_TIMEOUT, self._dial_timeout)
         reason = ""
         try:
             await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
@@ -290,7 +289,6 @@ class ParentLink:
                 reason = _why(reading)
                 self._ended(reason, _refusal(reading))
         finally:
-            limit.cancel()
             if self._writer is not None and not self._writer.broken and reason == "":
                 self._writer.close()
                 await asyncio.wait((self._writing,), timeout=FLUSH_TIMEOUT)
@@ -315,11 +313,9 @@ class ParentLink:
             self._post(ev.DialFailed(self.number, reason))
         self._closed.set()
 
-    def _dial_timeout(self) -> None:
-        if not self._welcomed and not self._closed.is_set():
-            self._ended("no answer within 2 s")
-
     async def _open_and_read(self) -> None:
+        await knock(self.candidate.address)
+        self._post(ev.DialReached(self.number))
         self.channel = await self._connect()
         call: Any = self.channel.stream_stream(CONNECT)()
         await call.write(write_up(self._hello))
@@ -338,6 +334,7 @@ class ParentLink:
             raws = _parse(tunnel_pb2.ConnectResponse, frame).items
             items: Sequence[m.DownItem] = [item for raw in raws if (item := decode_down(raw)) is not None]
             if not self._welcomed:
+                items = answer_first(items)
                 if not self._open(items[0] if items else None, call):
                     return
                 items = items[1:]
@@ -362,6 +359,11 @@ class ParentLink:
         await writer.run()
         if not writer.broken:
             await call.done_writing()
+
+
+def answer_first(items: Sequence[m.DownItem]) -> Sequence[m.DownItem]:
+    """Of a parent's first frame: a beat made right after the answer to hello overtakes it in the lanes."""
+    return sorted(items, key=lambda item: not isinstance(item, m.Welcome | m.Refused))
 
 
 def _as_ours(failure: BaseException) -> OteError | None:

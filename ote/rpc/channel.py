@@ -5,12 +5,14 @@ The one idea: a channel is one connection of its own to one expected peer, and g
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Sequence
 
 import grpc.aio
 
-from ote.model.errors import InvalidArgument
-from ote.rpc.address import is_local, is_unix, socket_path
+from ote.model.errors import InvalidArgument, Unavailable
+from ote.rpc.address import is_local, is_unix, socket_path, split_host_port
 from ote.rpc.tls import TlsIdentity, channel_credentials
 
 CHANNEL_OPTIONS: Sequence[tuple[str, int | str]] = (
@@ -26,6 +28,25 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int | str]] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
+
+
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables by which gRPC finds a proxy, the first that is set."""
+
+
+async def knock(address: str) -> None:
+    """Whether anybody listens there, at a fiftieth of what a failed call on a new channel costs.
+
+    Says nothing of sockets and of addresses behind a proxy. Errors: Unavailable (NOT_REACHED); none for silence.
+    """
+    if is_unix(address) or (not is_local(address) and any(os.environ.get(name) for name in _PROXIES)):
+        return
+    host, port = split_host_port(address)
+    try:
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, host, port)
+    except OSError as error:
+        raise Unavailable("NOT_REACHED", f"{address} was not reached: {error.strerror or error}") from None
+    transport.close()
 
 
 def open_channel(

@@ -22,7 +22,7 @@ from pathlib import Path
 from ote.runtime.main import run_main
 from tests.bench.bulk import bulk
 from tests.bench.figures import Figure, as_json, show
-from tests.bench.fleet import fanout, metered, tunnels
+from tests.bench.fleet import fanout, metered, orphans, tunnels
 from tests.bench.memory import leaf, registry
 from tests.bench.rates import rates, shim
 
@@ -31,6 +31,7 @@ _GROUPS: dict[str, Callable[[Path], AsyncGenerator[Figure, None]]] = {
     "shim": shim,
     "fanout": fanout,
     "tunnels": tunnels,
+    "orphans": orphans,
     "metered": metered,
     "registry": registry,
     "leaf": leaf,

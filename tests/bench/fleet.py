@@ -14,7 +14,7 @@ from typing import Any
 from ote.apps.localtree import LocalTree, Node
 from tests.bench.bare import Bare, measure_bare
 from tests.bench.figures import Figure
-from tests.bench.processes import Process, cpu, new_folder, rss
+from tests.bench.processes import Process, all_cpu, cpu, new_folder, rss
 from tests.bench.rates import QUIET, entry, noop
 
 _LEAVES = 1000
@@ -61,31 +61,52 @@ async def _to_all(stub: Any, root: int, bare: Bare) -> list[Figure]:
 
 
 async def tunnels(folder: Path) -> AsyncGenerator[Figure, None]:
-    """1,000 idle children of one parent; then it is killed."""
+    """1,000 idle children of one parent."""
     async with _tree(folder) as tree:
         for name in ("east", "west"):
             await tree.join(name, "root", children=True)
         east = tree.nodes["east"]
         empty = rss(_pid(east))
-        async with contextlib.AsyncExitStack() as stack:
-            processes = [
-                await stack.enter_async_context(_leaves(tree, folder, east, number))
-                for number in range(_LEAVES // _PER_PROCESS)
-            ]
-            await _known(tree, _LEAVES + 3)
-            await asyncio.sleep(_SETTLE)
+        async with _thousand(tree, folder, east):
             each = (rss(_pid(east)) - empty) / _LEAVES / 1000
             yield Figure("idle tunnels", "memory each, at the parent", f"{each:.0f} kB", each, "kB", 130)
             traffic, used = await _idle(east, _LEAVES, _WINDOW)
             yield Figure("idle tunnels", "bytes/s each, heartbeat 2 s", f"{traffic:.0f} B/s", traffic, "B/s", 250)
             yield Figure("idle tunnels", "CPU of the parent per 1,000", f"{used:.1f} %", used, "%", 12)
+
+
+async def orphans(folder: Path) -> AsyncGenerator[Figure, None]:
+    """1,000 children lose their parent at once."""
+    async with _tree(folder) as tree:
+        for name in ("east", "west"):
+            await tree.join(name, "root", children=True)
+        async with _thousand(tree, folder, tree.nodes["east"]) as processes:
             for process in processes:
                 await process.say("left east")
+            parents = [_pid(tree.nodes[name]) for name in ("root", "west")]
+            used, used_by_them = sum(all_cpu(parents)), sum(all_cpu(process.pid for process in processes))
             begun = time.monotonic()
             tree.kill("east")
             moved = [float((await process.hear(60)).split()[1]) - begun for process in processes]
+            used = (sum(all_cpu(parents)) - used) / _LEAVES * 1000
+            used_by_them = (sum(all_cpu(process.pid for process in processes)) - used_by_them) / _LEAVES * 1000
             taken = max(moved)
             yield Figure("1,000 orphans", "all attached elsewhere", f"{taken:.2f} s", taken, "s", 6)
+            yield Figure("1,000 orphans", "CPU each, of the new parents", f"{used:.2f} ms", used, "ms")
+            yield Figure("1,000 orphans", "CPU each, their own", f"{used_by_them:.2f} ms", used_by_them, "ms")
+
+
+@contextlib.asynccontextmanager
+async def _thousand(tree: LocalTree, folder: Path, parent: Node) -> AsyncIterator[list[Process]]:
+    """1,000 leaves below a parent, which have come to rest."""
+    async with contextlib.AsyncExitStack() as stack:
+        processes = [
+            await stack.enter_async_context(_leaves(tree, folder, parent, number))
+            for number in range(_LEAVES // _PER_PROCESS)
+        ]
+        await _known(tree, _LEAVES + 3)
+        await asyncio.sleep(_SETTLE)
+        yield processes
 
 
 async def metered(folder: Path) -> AsyncGenerator[Figure, None]:

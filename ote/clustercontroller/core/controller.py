@@ -137,6 +137,7 @@ class Controller:
             ev.LinkLost: self._link_lost,
             ev.LaneFull: self._lane_full,
             ev.DialWelcome: lambda e: self.parents.dial_welcome(e.link, e.welcome),
+            ev.DialReached: lambda e: self.parents.dial_reached(e.link),
             ev.DialRefused: lambda e: self.parents.dial_refused(e.link, e.refused),
             ev.DialFailed: lambda e: self.parents.dial_failed(e.link, e.reason),
             ev.ProbeAnswered: self.parents.probe_answered,

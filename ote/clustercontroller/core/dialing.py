@@ -1,7 +1,8 @@
-"""When the next candidate is dialled: rounds through the list, two at once 250 ms apart, full jitter between rounds.
+"""When the next candidate is dialled: rounds through the list, two at most at once, full jitter between rounds.
 
 The one idea (rule 11): the first attempt after a loss is spread over a moment, a failed attempt makes room for the next
-at once, and only a whole list without success backs off.
+at once, and only a whole list without success backs off. A second dial is begun beside the first soon if nobody was
+reached, and late if somebody was: who is reached and does not answer is busy with a crowd that should not be doubled.
 Not here: who is on the list (`candidates`), the links themselves (`parents`).
 """
 
@@ -15,8 +16,10 @@ from ote.clustercontroller.core.messages import Alternate
 
 AT_ONCE = 2
 """Dials in flight."""
-APART = 0.25
-"""Seconds between two dials of a round while the earlier ones are undecided."""
+APART = 0.5
+"""Seconds between two dials of a round while the earlier one has reached nobody."""
+APART_REACHED = 3.0
+"""The same once it has."""
 BACKGROUND_CAP = 60.0
 """Cap of the wait between rounds while there is a parent, which is only to be left for a better one."""
 SHORTEST = 0.01
@@ -58,6 +61,11 @@ class Rounds:
         first = self._queue.pop(0)
         self.at = self._ctx.now + APART if self._queue else NEVER
         return first
+
+    def put_off(self) -> None:
+        """Somebody was reached: the next dial of the round has time."""
+        if self.at < NEVER:
+            self.at = max(self.at, self._ctx.now + APART_REACHED)
 
     def ended(self) -> None:
         """A dial ended: the next of the round may start now."""

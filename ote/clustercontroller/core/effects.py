@@ -51,9 +51,9 @@ class CloseLink:
 
 @dataclass(slots=True)
 class Dial:
-    """Open a tunnel to a candidate as link `link` and say `hello`; gives up after 2 s.
+    """Open a tunnel to a candidate as link `link` and say `hello`.
 
-    Answered by `DialWelcome`, `DialRefused` or `DialFailed`. Undone by `CloseLink`.
+    Answered by `DialReached`, then by `DialWelcome`, `DialRefused` or `DialFailed`. Undone by `CloseLink`.
     """
 
     link: int

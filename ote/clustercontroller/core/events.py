@@ -81,6 +81,13 @@ class DialWelcome:
 
 
 @dataclass(slots=True)
+class DialReached:
+    """Somebody listens at the address of a dial; an answer may take as long as it is busy."""
+
+    link: int
+
+
+@dataclass(slots=True)
 class DialRefused:
     link: int
     refused: Refused
@@ -289,6 +296,7 @@ Event = (
     | LinkLost
     | LaneFull
     | DialWelcome
+    | DialReached
     | DialRefused
     | DialFailed
     | ProbeAnswered

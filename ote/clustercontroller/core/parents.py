@@ -1,7 +1,7 @@
 """The child's side of the tunnel: which parent a controller has, and how it finds, changes and leaves one (rules 9-13).
 
-Events: `start`, answers to dials (`dial_welcome`, `dial_refused`, `dial_failed`), what a parent says (`heard`, `item`),
-`link_lost`, answers to probes, `child_best`, `drain`, `reattach`, `stop`, `wake`.
+Events: `start`, answers to dials (`dial_reached`, `dial_welcome`, `dial_refused`, `dial_failed`), what a parent says
+(`heard`, `item`), `link_lost`, answers to probes, `child_best`, `drain`, `reattach`, `stop`, `wake`.
 Effects: Dial, Probe, CloseLink, Send (Attach, Heartbeat, Goodbye), Put self and alternates, Barrier, Exit, Log.
 
 The one idea: candidates are asked (`search`); who is wanted and may be taken is attached to, and becomes the parent
@@ -208,6 +208,11 @@ class Parents:
         self._ctx.log("debug", "probe failed", candidate=key(event.candidate), reason=event.reason)
 
     # --- dials ----------------------------------------------------------------------------------------------------
+
+    def dial_reached(self, number: int) -> None:
+        link = self._links.get(number, DIALING)
+        if link is not None:
+            self._search.reached(link)
 
     def dial_welcome(self, number: int, welcome: m.Welcome) -> None:
         link = self._links.get(number, DIALING)
@@ -515,7 +520,9 @@ class Parents:
         if link.phase == LEAVING:
             self._close(link, "not drained in time")
             return
-        if self._links.active is not None and link.phase != DIALING:
+        if link.phase == DIALING:
+            self._refusals.unreached(link.candidate, "no answer in time")
+        elif self._links.active is not None:
             self._search.hoped_in_vain(link)
         self._give_up(link, "nothing came of it in time")
 

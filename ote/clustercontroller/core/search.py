@@ -22,8 +22,11 @@ from ote.clustercontroller.core.messages import Alternate, Hello
 _MAX_HELD = 2
 _BEAT_WITHIN = 1.5
 """Heartbeat intervals in which a held home that is connected must have passed on a new beat."""
-_ANSWERED_WITHIN = 5.0
-"""The shell gives a dial up long before that; no answer at all must not take a place for ever."""
+_REACHED_WITHIN = 2.0
+"""Seconds for somebody to be found listening at a candidate's address."""
+_ANSWERED_WITHIN = 8.0
+"""Seconds for the answer of a candidate that was reached. Long, for to begin anew helps nobody: what it has already
+spent on this dial is most of what taking a child costs."""
 
 
 class Search:
@@ -98,7 +101,7 @@ class Search:
 
     def dial(self, candidate: Alternate, last_resort: bool) -> int:
         ctx = self._ctx
-        link = Link(ctx.new_link(), candidate, last_resort, deadline=ctx.now + _ANSWERED_WITHIN)
+        link = Link(ctx.new_link(), candidate, last_resort, deadline=ctx.now + _REACHED_WITHIN)
         self.links.add(link)
         best = self.upward.best(self.tie.best)
         epoch = self._row.epoch
@@ -106,6 +109,11 @@ class Search:
         hello = Hello(ctx.name, ctx.uid, ctx.instance, epoch, best, ctx.software, evictions, last_resort)
         ctx.emit(fx.Dial(link.number, candidate, hello))
         return link.number
+
+    def reached(self, link: Link) -> None:
+        """Somebody is there: it is given time, and the next dial only helps if it is busy."""
+        link.deadline = self._ctx.now + _ANSWERED_WITHIN
+        self._rounds.put_off()
 
     def dial_home(self) -> None:
         """Home has answered a probe as one that may be taken back."""

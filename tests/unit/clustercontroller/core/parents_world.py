@@ -173,6 +173,11 @@ class World:
         else:
             self.say(name, refused)
 
+    def reach(self, name: str) -> None:
+        """Somebody listens where this one was dialled."""
+        link = self.links[name]
+        self.do(lambda: self.parents.dial_reached(link))
+
     def fail(self, name: str) -> None:
         link = self.links[name]
         self.do(lambda: self.parents.dial_failed(link, "connection refused"))

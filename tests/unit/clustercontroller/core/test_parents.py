@@ -155,9 +155,9 @@ def test_a_reset_link_finds_an_uncle_within_a_second() -> None:
 def test_two_are_dialled_at_once_and_a_third_when_one_has_failed() -> None:
     world = at_home()
     world.lose("E")
-    world.run(1.2)
+    world.run(1.6)
     assert world.dials() == ["E"]
-    world.run(1.4)
+    world.run(1.7)
     assert world.dials() == ["E", "W"]
     world.run(3.0)
     assert world.dials() == ["E", "W"]
@@ -175,7 +175,7 @@ def test_a_silent_parent_is_given_up_after_dead_after_and_is_not_the_first_choic
     assert world.closed("E") is None
     world.run(6.0)
     assert world.closed("E") == "silent"
-    world.run(6.5)
+    world.run(6.7)
     assert world.dials() == ["W", "R"]
     world.take("W", S(11, 1))
     assert world.parents.parent == WEST
@@ -226,7 +226,7 @@ def test_rounds_back_off_with_full_jitter_and_never_end() -> None:
 def test_cold_start_with_home_down_takes_an_alternate_from_disk() -> None:
     world = World(alternates=ALTERNATES, row=records.Self(epoch=3))
     world.start()
-    world.run(0.5)
+    world.run(0.7)
     assert world.dials() == ["E", "W"]
     assert world.parents.alternates == ALTERNATES
     world.take("W", S(11, 1))
@@ -390,7 +390,7 @@ def test_without_alternates_a_cut_off_home_is_taken_at_once() -> None:
 def test_few_are_held_and_connected_ones_rather_than_others() -> None:
     world = at_home()
     world.lose("E")
-    world.run(1.4)
+    world.run(1.7)
     world.welcome("W", S(10, 2), connected=False)
     world.welcome("E", S(10, 2), connected=False)
     world.welcome("R", S(10, 2))
@@ -405,7 +405,7 @@ def test_few_are_held_and_connected_ones_rather_than_others() -> None:
 def test_when_the_time_of_several_candidates_is_over_at_once_each_is_closed_once() -> None:
     world = at_home()
     world.lose("E")
-    world.run(1.4)
+    world.run(1.7)
     world.welcome("W", S(10, 2))
     world.welcome("E", S(10, 2))
     world.run(2.5)
@@ -432,7 +432,7 @@ def test_a_held_candidate_is_given_up_after_a_while() -> None:
 def test_a_second_welcome_waits_while_the_first_is_attached_to() -> None:
     world = at_home()
     world.lose("E")
-    world.run(1.4)
+    world.run(1.7)
     world.welcome("W", S(11, 1))
     world.welcome("E", S(11, 1))
     assert world.sent("E", m.Attach) == []
@@ -478,15 +478,55 @@ def test_a_dial_whose_link_breaks_has_failed() -> None:
     assert world.dials() == ["E", "W"]
 
 
-def test_a_dial_that_is_never_answered_does_not_keep_its_place() -> None:
+def test_a_dial_that_reaches_nobody_does_not_keep_its_place() -> None:
     world = World()
     world.start()
-    world.run(5.1)
+    world.run(2.1)
     assert world.dials() == ["E"]
-    world.run(6.0)
+    world.run(3.0)
     assert world.closed("E") is None
     assert world.dials() == ["E", "E"]
     assert [close.reason for close in world.of(fx.CloseLink)] == ["nothing came of it in time"]
+    assert world.parents.refused is not None
+    assert world.parents.refused.message == "E at e:1 was not reached: no answer in time"
+
+
+def test_who_was_reached_and_is_busy_is_given_time_before_anybody_else_is_dialled() -> None:
+    world = at_home()
+    world.lose("E")
+    world.run(1.125)
+    world.fail("E")
+    world.reach("W")
+    world.run(4.0)
+    assert world.dials() == ["E", "W"]
+    world.run(4.2)
+    assert world.dials() == ["E", "W", "R"]
+    world.reach("R")
+    world.run(9.0)
+    assert world.dials() == ["E", "W", "R"]
+    world.take("W", S(11, 1))
+    assert world.parents.parent == WEST
+
+
+def test_who_was_reached_and_never_answers_is_given_up() -> None:
+    world = at_home()
+    world.lose("E")
+    world.run(1.125)
+    world.reach("E")
+    world.run(9.1)
+    assert world.dialled("E")
+    world.run(9.2)
+    assert not world.dialled("E")
+    world.do(lambda: world.parents.dial_reached(99))
+
+
+def test_a_refusal_makes_room_at_once_also_when_another_was_reached() -> None:
+    world = at_home()
+    world.lose("E")
+    world.run(1.125)
+    world.reach("E")
+    world.refuse("E", "BUSY")
+    assert world.dials() == ["E", "W"]
 
 
 def test_siblings_are_asked_in_the_order_of_a_hash_that_differs_per_child() -> None:

@@ -19,10 +19,9 @@ def away(**settings: object) -> World:
     world = at_home(**settings)
     world.run(2.0)
     world.lose("E")
-    world.run(2.5)
+    world.run(2.25)
+    world.fail("E")
     world.take("W", S(11, 1))
-    if world.dialled("E"):
-        world.fail("E")
     world.forget()
     return world
 
@@ -199,7 +198,8 @@ def test_home_that_hears_the_beat_later_than_we_do_is_taken_back_all_the_same() 
     world = at_home()
     world.run(2.0)
     world.lose("E")
-    world.run(2.5)
+    world.run(2.25)
+    world.fail("E")
     world.fail("W")
     world.take("R", S(11, 0))
     assert world.parents.standing == S(11, 1)
@@ -281,6 +281,7 @@ def test_home_is_not_asked_twice_at_once() -> None:
     world.probe()
     world.probe()
     assert world.dials() == ["E"]
+    world.reach("E")
     world.pass_time(4.5, "W", beat=S(12, 1))
     assert world.of(fx.Probe) == []
 
