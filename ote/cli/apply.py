@@ -47,9 +47,9 @@ def apply(
     """Create or update objects in every selected cluster.
 
     Takes Kubernetes manifests as they are, up to 16 MiB. A cluster that is offline gets them when it is back, within
-    --ttl; --ttl 0 gives up at once. Nobody waits for it here: once all others are final, the exit code is 4 (3 where
-    one of them failed), and the last line says how to follow. --timeout 0 sets no end for the others. Ctrl-C stops the
-    waiting, not the dispatch.
+    --ttl; --ttl 0 gives up at once. Nobody waits for it here, unless --ttl is over before --timeout: once all others
+    are final, the exit code is 4 (3 where one of them failed), and the last line says how to follow. --timeout 0 sets
+    no end for the others. Ctrl-C stops the waiting, not the dispatch.
 
     \b
     JSON:

@@ -98,8 +98,9 @@ async def send(client: Client, sending: Sending, story: Story, reporter: Reporte
     if announce:
         note(f"dispatch {story.name}")
     events = client.dispatch(sending.request(dispatch_id))
+    held_for = None if sending.ttl < sending.timeout else _HELD_FOR
     try:
-        await follow(events, story, reporter, sending.timeout, wait=sending.wait, held_for=_HELD_FOR)
+        await follow(events, story, reporter, sending.timeout, wait=sending.wait, held_for=held_for)
     except OteError as error:
         if announce:
             error.message = _with_fate(error, story)

@@ -125,6 +125,20 @@ def test_nobody_waits_for_clusters_that_are_offline(root: FakeController, ctl: C
     assert time.monotonic() - begun < 20
 
 
+def test_who_is_offline_is_waited_for_when_its_time_is_over_before_ours(
+    root: FakeController, ctl: Ctl, hello: str
+) -> None:
+    def expiring(request: object) -> Iterator[object]:
+        first, *rest = story([target("a", "QUEUED", "offline")], target("a", "EXPIRED", "not back in time"))(request)
+        yield first
+        time.sleep(1.5)  # the fake's time, in a thread of its own
+        yield from rest
+
+    root.will("Dispatch", expiring)
+    out = ctl("apply", "-f", hello, "--clusters", "a", "--ttl", "1500ms", "--timeout", "20s")
+    assert (out.exit_code, out.stdout) == (3, "a  EXPIRED  not back in time\n")
+
+
 def test_a_cluster_that_only_moves_to_another_parent_is_waited_for(root: FakeController, ctl: Ctl, hello: str) -> None:
     def moving(request: object) -> Iterator[object]:
         first, *rest = story([target("a", "QUEUED")], target("a", "SENT"), target("a", "SUCCEEDED"))(request)
