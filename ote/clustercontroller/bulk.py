@@ -94,6 +94,8 @@ class Window:
         self._sampling: asyncio.Task[None] | None = None
         self._since_sample = 0
         self._used = False
+        self._asked = False
+        """The quiet link has been measured; nothing is granted before."""
         self._enough = asyncio.Event()
 
     @contextlib.contextmanager
@@ -128,9 +130,12 @@ class Window:
 
     def _pump(self) -> None:
         """Give away what is free of the credit."""
+        if not self._asked:
+            return
         stalled = _now() - _STALLED
         first = list(self._shares)[:_AT_ONCE]
-        free = self.credit.bytes - sum(share.under_way for share in first if share.moved > stalled)
+        first = [share for share in first if not share.under_way or share.moved > stalled]
+        free = self.credit.bytes - sum(share.under_way for share in first)
         least = CHUNK if self.credit.bytes < 4 * CHUNK else 2 * CHUNK  # half the messages, where it delays nothing
         for share in first:
             left = share.size - share.granted
@@ -152,6 +157,7 @@ class Window:
             self._enough.clear()
             self._since_sample, self._used = 0, False
             await self._round_trip()
+            self._asked = True
             self._pump()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SAMPLE_WAIT):
@@ -166,6 +172,8 @@ class Window:
             done, _ = await asyncio.wait((asked,), timeout=SLOW)
             if not done:
                 self.credit.sample(_now() - begun, _now(), used=False)
+                self._asked = True
+                self._pump()
             await asked
             self.credit.sample(_now() - begun, _now(), used=self._used)
         except OteError:
