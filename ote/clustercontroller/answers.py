@@ -11,19 +11,28 @@ import msgspec
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.admission import KEY_OF, Admission
 from ote.clustercontroller.core import effects as fx
+from ote.clustercontroller.details import STATUS_OF, ClusterDetails
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches
 from ote.clustercontroller.routes import PING
 from ote.clustercontroller.trust import ENROL, RESERVE, TrustServicer
 from ote.model.errors import Unsupported
 
-LOOK_UPS = frozenset({PING, GET_DISPATCH, KEY_OF})
+LOOK_UPS = frozenset({PING, GET_DISPATCH, KEY_OF, STATUS_OF})
 """Questions that are answered from memory."""
 
 
 class Answers:
     """`name` is this controller's."""
 
-    def __init__(self, name: str, dispatches: Dispatches, trust: TrustServicer, admission: Admission) -> None:
+    def __init__(
+        self,
+        name: str,
+        dispatches: Dispatches,
+        trust: TrustServicer,
+        admission: Admission,
+        details: ClusterDetails,
+    ) -> None:
+        self._details = details
         self._name = name
         self._dispatches = dispatches
         self._trust = trust
@@ -49,4 +58,6 @@ class Answers:
             return b""
         if ask.method == KEY_OF:
             return self._admission.key_of(ask.body.decode("ascii", "replace"))
+        if ask.method == STATUS_OF and ask.from_above:
+            return self._details.told(ask.body.decode("ascii", "replace"))
         raise Unsupported("UNSUPPORTED", f"{self._name} does not answer {ask.method} from there")

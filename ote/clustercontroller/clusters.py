@@ -14,6 +14,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.states import NAME_CONFLICT
+from ote.clustercontroller.details import ClusterDetails
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.status import StatusReport
 from ote.clustercontroller.wire.views import ClusterViews
@@ -71,6 +72,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         self,
         shell: Shell,
         views: ClusterViews,
+        details: ClusterDetails,
         hub: WatchHub[str, ClusterEntry],
         sender: Sender,
         status: Callable[[], StatusReport],
@@ -78,6 +80,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         self._shell = shell
         self._core = shell.core
         self._views = views
+        self._details = details
         self._hub = hub
         self._sender = sender
         self._status = status
@@ -85,7 +88,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     async def GetCluster(
         self, request: cluster_pb2.GetClusterRequest, context: Context
     ) -> cluster_pb2.GetClusterResponse:
-        return cluster_pb2.GetClusterResponse(cluster=self._views.cluster(find(self._core, request.name)))
+        return cluster_pb2.GetClusterResponse(cluster=await self._details.view(find(self._core, request.name)))
 
     async def ListClusters(
         self, request: cluster_pb2.ListClustersRequest, context: Context

@@ -27,6 +27,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.details import ClusterDetails
 from ote.clustercontroller.dispatches import Dispatches
 from ote.clustercontroller.membership import console_of
 from ote.clustercontroller.observe import Observer, Sources
@@ -197,7 +198,8 @@ class Node:
         for key_, journal in tables["journal"].items():
             if journal.payload is not None:
                 self.payloads.hold(key_, journal.payload)
-        views = ClusterViews(core.registry, self._wall, lambda: core.parents.path)
+        views = ClusterViews(core.registry, core.load.details, self._wall, lambda: core.parents.path)
+        self._details = ClusterDetails(self.shell, views, self._clock)
         self.hub: WatchHub[str, ClusterEntry] = WatchHub(
             core.ctx.instance, get=core.registry.get, items=lambda: list(core.registry.entries.items())
         )
@@ -222,7 +224,7 @@ class Node:
         self.shell.shim = self._shim
         self.shell.payloads = self.payloads
         self.shell.watchers = self
-        answers = Answers(core.ctx.name, self.dispatches, self._trust, self._admission)
+        answers = Answers(core.ctx.name, self.dispatches, self._trust, self._admission, self._details)
         self.shell.answer = answers.answer
         self.shell.look_ups = LOOK_UPS
         self._views = views
@@ -256,7 +258,7 @@ class Node:
         server = Server(address, tls=tls, interceptors=interceptors)
         server.add(
             cluster_pb2_grpc.add_ClusterServiceServicer_to_server,
-            ClusterServicer(self.shell, self._views, self.hub, self.dispatches, lambda: self.status),
+            ClusterServicer(self.shell, self._views, self._details, self.hub, self.dispatches, lambda: self.status),
             "ote.api.cluster.v1.ClusterService",
         )
         server.add(

@@ -23,6 +23,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.wire.codec import encode_payload
+from ote.clustercontroller.wire.totals import totals_of
 from ote.model.errors import OteError
 from ote.rpc.errors import translated
 
@@ -144,7 +145,7 @@ class ShimLink:
             async for update in self._stub.WatchStatus(shim_pb2.WatchStatusRequest()):
                 status = update.status.SerializeToString()
                 if len(status) <= _MAX_STATUS:
-                    self._post(ev.ShimStatus(status))
+                    self._post(ev.ShimStatus(status, totals_of(update.status)))
                 else:
                     self._log.warning("status of the shim is too large", bytes=len(status), most=_MAX_STATUS)
             return

@@ -15,6 +15,7 @@ from ote.clustercontroller.lanes import Lane
 from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.tunnel import Link
+from ote.clustercontroller.wire.totals import encode_totals
 from ote.clustercontroller.wire.views import ClusterViews, timestamp
 from ote.runtime.clock import Clock
 
@@ -66,6 +67,7 @@ class StatusReport:
             alternates=self._alternates(),
             started=timestamp(self.started),
             certificate_expires=timestamp(self.membership.expires),
+            totals=encode_totals(core.load.totals()),
         )
         if oldest is not None:
             response.oldest_unsettled.CopyFrom(timestamp(oldest.row.created))

@@ -48,6 +48,8 @@ class CoreSettings:
     """A return to the configured parent that ends sooner doubles the wait before the next."""
     return_wait_base: float = 10.0
     return_wait_cap: float = 600.0
+    status_interval: float = 30.0
+    """Status and sums are told to the parent at most so often."""
     admit_per_second: float = 400.0
     """How many children a parent takes in a second; others are told to try again later, or elsewhere."""
     resend_base: float = 2.0

@@ -18,6 +18,7 @@ from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.children import Children
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.facts import OwnRecord
+from ote.clustercontroller.core.load import Load
 from ote.clustercontroller.core.origin import Origin
 from ote.clustercontroller.core.parents import Parents, ParentsCallbacks
 from ote.clustercontroller.core.registry import Registry
@@ -122,7 +123,9 @@ class Controller:
         """When something is due; None for never."""
         self._wake_at: float | None = None
         """The time for which the shell was asked, that may be earlier."""
-        self._parts = (self.parents, self.children, self.target, self.origin)
+        self.load = Load(ctx, self.registry, self._publish_status)
+        self.registry.on_load_changed = self.load.changed
+        self._parts = (self.parents, self.children, self.target, self.origin, self.load)
         """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
         self._handlers = self._who_handles()
 
@@ -148,7 +151,7 @@ class Controller:
             ev.Evict: self._evict,
             ev.ShimUp: self._shim_up,
             ev.ShimDown: self.target.shim_down,
-            ev.ShimStatus: self._shim_status,
+            ev.ShimStatus: self.load.shim_status,
             ev.ShimProgress: self.target.progress,
             ev.ShimResult: self.target.result,
             ev.ShimLost: self.target.lost,
@@ -397,8 +400,8 @@ class Controller:
             self._own_changed()
         self.target.shim_up(event)
 
-    def _shim_status(self, event: ev.ShimStatus) -> None:
-        self.own.set_status(event.cluster_status)
+    def _publish_status(self, cluster_status: bytes, totals: m.Totals) -> None:
+        self.own.set_status(cluster_status, totals)
         self.registry.set_own(self.own.record())
 
     def _facts_change(self, event: ev.FactsChange) -> None:
@@ -560,7 +563,7 @@ def _size(record: m.ClusterRecord) -> int:
     if facts is not None:
         size += 160 + sum(len(k) + len(v) + 8 for k, v in facts.labels.items()) + sum(len(t) + 4 for t in facts.tags)
     if status is not None:
-        size += len(status.cluster_status)
+        size += 160 + len(status.cluster_status) + sum(len(kind) + 12 for kind in status.totals.workloads)
     return size
 
 

@@ -17,9 +17,12 @@ from ote.clustercontroller.core.messages import Digest
 MODULUS = 1 << 64
 
 
-def mark(entry: ClusterEntry) -> int:
-    """An active attachment's part of the sum: 8 bytes of SHA-256 over "uid:epoch:facts version:status version:1"."""
-    return _mark(entry.uid, entry.epoch, entry.facts.version, entry.status.version if entry.status else 0)
+def mark(entry: ClusterEntry, status: int = 0) -> int:
+    """An active attachment's part of the sum: 8 bytes of SHA-256 over "uid:epoch:facts version:status version:1".
+
+    status: its version in the child's own part, 0 in all others, for status goes one link only.
+    """
+    return _mark(entry.uid, entry.epoch, entry.facts.version, status)
 
 
 @lru_cache(maxsize=2048)

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ote.clustercontroller.core.messages import ClusterRecord, Facts, Status
+from ote.clustercontroller.core.messages import ClusterRecord, Facts
 
 if TYPE_CHECKING:
     from ote.clustercontroller.core.chains import Chains
@@ -41,15 +41,13 @@ class ClusterEntry:
     heard_at: float
     """When it was last heard of; counts only while a link on its chain is down."""
     facts: Facts = field(default_factory=lambda: NO_FACTS)
-    status: Status | None = None
     away: int = 0
     """The epoch of an attachment elsewhere, 0 for none; it is away while this is not below `epoch`."""
     away_parent: str = ""
     """Name of the parent there, where it is known."""
     told: int = 0
-    """The link to our own parent, by generation, on which `told_facts` and `told_status` were sent last."""
+    """The link to our own parent, by generation, on which `told_facts` were sent last."""
     told_facts: Facts | None = None
-    told_status: Status | None = None
 
     @property
     def is_away(self) -> bool:
@@ -75,10 +73,8 @@ class ClusterEntry:
 
     @property
     def record(self) -> ClusterRecord:
-        """All that is known, as it would be told now."""
-        return self.to_record(self.facts, self.status)
-
-    def to_record(self, facts: Facts, status: Status | None) -> ClusterRecord:
+        """All that is known, as it would be told now; without status."""
+        facts = self.facts
         silent = 0.0 if self.up else self.registry.ctx.now - self.heard_at
         return ClusterRecord(
             uid=self.uid,
@@ -91,7 +87,6 @@ class ClusterEntry:
             up=self.up,
             silent_ms=max(0, round(silent * 1000)),
             facts=None if facts is NO_FACTS else facts,
-            status=status,
         )
 
 

@@ -6,7 +6,7 @@ that `Controller.new_link()` hands out for dials, so a number names one link of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ote.clustercontroller.core.messages import (
     Alternate,
@@ -16,6 +16,7 @@ from ote.clustercontroller.core.messages import (
     Payload,
     Refused,
     Standing,
+    Totals,
     UpItem,
     Welcome,
 )
@@ -188,7 +189,10 @@ class ShimDown:
 
 @dataclass(slots=True)
 class ShimStatus:
+    """`cluster_status` as the shim told it, and the numbers in it."""
+
     cluster_status: bytes
+    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(slots=True)

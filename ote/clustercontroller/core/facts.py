@@ -14,7 +14,7 @@ from typing import Any
 from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import FactsChange, ShimUp
-from ote.clustercontroller.core.messages import ClusterRecord, Facts, Status
+from ote.clustercontroller.core.messages import ClusterRecord, Facts, Status, Totals
 from ote.model.errors import InvalidArgument
 from ote.model.names import check_label_key, check_label_value, check_tag
 
@@ -110,9 +110,9 @@ class OwnRecord:
         )
         return self._settings != before
 
-    def set_status(self, cluster_status: bytes) -> None:
+    def set_status(self, cluster_status: bytes, totals: Totals) -> None:
         version = self._status.version + 1 if self._status else 1
-        self._status = Status(version, cluster_status)
+        self._status = Status(version, cluster_status, totals)
 
     def set_draining(self, on: bool) -> None:
         if self._settings.draining != on:

@@ -72,12 +72,41 @@ class Facts:
     changed: list[str] = field(default_factory=list)
 
 
+class Resources(NamedTuple):
+    """Amounts of computing."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    pods: int = 0
+
+
+NOTHING = Resources()
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the clusters of a subtree that can be reached and tell their status."""
+
+    clusters: int = 0
+    clusters_ready: int = 0
+    capacity: Resources = NOTHING
+    usage: Resources = NOTHING
+    nodes: int = 0
+    nodes_ready: int = 0
+    workloads: dict[str, int] = field(default_factory=dict)
+    pods_running: int = 0
+    pods_failing: int = 0
+    unwell: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Status:
-    """What a cluster's shim says of it: a version and opaque bytes."""
+    """What a cluster's shim says of it, as opaque bytes, and the sums over the cluster and all below it."""
 
     version: int
     cluster_status: bytes
+    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.chains import Chains
@@ -36,7 +37,7 @@ from ote.clustercontroller.core.context import Context, statement
 from ote.clustercontroller.core.digest import MODULUS, Sums, mark
 from ote.clustercontroller.core.entries import NO_FACTS, ClusterEntry, Sharing
 from ote.clustercontroller.core.evictions import EvictedSet
-from ote.clustercontroller.core.messages import Away, ClusterRecord, Digest, Evictions, News
+from ote.clustercontroller.core.messages import Away, ClusterRecord, Digest, Evictions, News, Status
 from ote.clustercontroller.core.records import Entry, Eviction
 from ote.clustercontroller.core.telling import Telling
 
@@ -44,6 +45,13 @@ MAX_DEPTH = 64
 """An attachment deeper than this is not taken; commands cross 32 links at most."""
 
 _MAX_REPLACED = 10_000
+
+
+class Details(NamedTuple):
+    """What a cluster told of itself and its subtree, and when that was heard (clock of the core)."""
+
+    status: Status
+    at: float
 
 
 @dataclass(slots=True)
@@ -67,6 +75,10 @@ class Registry(Chains):
         """Given the uid of a cluster that has been evicted."""
         self.on_superseded: Callable[[Away], None] = lambda away: None
         """A direct child has another attachment of a higher epoch, as told here."""
+        self.on_load_changed: Callable[[], None] = lambda: None
+        """What a direct child has and uses may have changed, or which of them can be reached."""
+        self.details: dict[str, Details] = {}
+        """Of this cluster and its direct children; no status goes further. Read only elsewhere."""
         self._sums = Sums(ctx.uid, self.entries)
         self._sharing = Sharing()
         self._replaced: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -111,6 +123,7 @@ class Registry(Chains):
         own.parent_uid, own.epoch, own.instance = record.parent_uid, record.epoch, record.instance
         own.signature, own.public_key = record.signature, record.public_key
         self._take_facts(own, record)
+        self._take_status(record)
         self._telling.change(own.uid)
         self._shown[own.uid] = None
         self._flush()
@@ -187,7 +200,7 @@ class Registry(Chains):
 
     def _take_update(self, entry: ClusterEntry, record: ClusterRecord, via: str) -> bool:
         """News within an attachment, from the child on whose chain it runs."""
-        before = (entry.up, entry.facts, entry.status)
+        before = (entry.up, entry.facts)
         self._sums.leave(entry)
         journal = entry.facts.journal_id
         new_facts = self._take_facts(entry, record)
@@ -199,8 +212,11 @@ class Registry(Chains):
         if not record.up:
             entry.heard_at = self.ctx.now - record.silent_ms / 1000
         self._sums.enter(entry)
-        if before == (entry.up, entry.facts, entry.status):
-            return False
+        new_status = entry.uid == via and self._take_status(record)
+        if new_status:
+            self._shown[entry.uid] = None
+        if before == (entry.up, entry.facts):
+            return new_status
         if new_facts or entry.up != before[0]:
             self._save(entry)
         self._telling.change(entry.uid)
@@ -222,6 +238,9 @@ class Registry(Chains):
         else:
             old_via = self.via(entry.uid)
             self._replace(entry, record)
+        self.details.pop(uid, None)
+        if uid == via:
+            self._take_status(record)
         self._children.setdefault(entry.parent_uid, {})[entry.uid] = None
         self._sums.enter(entry)
         self._tell_old_parent(entry, old_via, via)
@@ -286,12 +305,19 @@ class Registry(Chains):
             self._answer(old_via, away)
 
     def _take_facts(self, entry: ClusterEntry, record: ClusterRecord) -> bool:
-        """Take facts and status as told; whether the facts are new."""
-        if record.status is not None and record.status != entry.status:
-            entry.status = record.status
+        """Take facts as told; whether they are new."""
         if record.facts is None or record.facts == entry.facts:
             return False
         entry.facts = self._sharing.facts(record.facts)
+        return True
+
+    def _take_status(self, record: ClusterRecord) -> bool:
+        """Take the status that a direct child, or this cluster, tells of itself; whether it is new."""
+        known = self.details.get(record.uid)
+        if record.status is None or (known is not None and record.status == known.status):
+            return False
+        self.details[record.uid] = Details(record.status, self.ctx.now)
+        self.on_load_changed()
         return True
 
     # --- links ----------------------------------------------------------------------------------------------------
@@ -410,6 +436,7 @@ class Registry(Chains):
         self._sums.leave(entry)
         self._drop_child(entry)
         del self.entries[uid]
+        self.details.pop(uid, None)
         self._links.pop(uid, None)
         self._leaving.pop(uid, None)
         self._telling.forget(uid)
@@ -437,7 +464,9 @@ class Registry(Chains):
     def whole_digest(self, uid: str) -> Digest:
         """The same with the child itself, or this cluster, of which its record is told like all others."""
         count, total = self._sums.below(uid)
-        return Digest(count + 1, (total + mark(self.entries[uid])) % MODULUS)
+        details = self.details.get(uid)
+        own = mark(self.entries[uid], details.status.version if details else 0)
+        return Digest(count + 1, (total + own) % MODULUS)
 
     # --- what the parent is told ----------------------------------------------------------------------------------
 
@@ -453,7 +482,7 @@ class Registry(Chains):
                 self._telling.change(entry.uid)
 
     def news(self) -> list[ClusterRecord]:
-        """What changed since the last call: newest per uid, parents first, facts and status if new on this link."""
+        """What changed since the last call: newest per uid, parents first, facts and own status if new on this link."""
         changed = self._telling.take()
         ordered: dict[str, ClusterEntry] = {}
         for uid in changed:
@@ -461,7 +490,13 @@ class Registry(Chains):
             for entry in reversed(chain):
                 if entry is not None and entry.uid in changed:
                     ordered[entry.uid] = entry
-        return [self._telling.record(entry, full=False) for entry in ordered.values()]
+        return [self._told(entry, full=False) for entry in ordered.values()]
+
+    def _told(self, entry: ClusterEntry, *, full: bool) -> ClusterRecord:
+        if entry is not self.own:
+            return self._telling.record(entry, full=full)
+        details = self.details.get(self._me)
+        return self._telling.own_record(entry, details.status if details else None, full=full)
 
     def untold(self, records: Iterable[ClusterRecord]) -> None:
         """These records were not sent after all: they are news again."""
@@ -474,7 +509,7 @@ class Registry(Chains):
         """All that is known of this cluster and those below it, parents first. News of before is in it."""
         self._telling.take()
         entries = [self.own, *(self.entries[uid] for uid in self.descendants(self._me))]
-        return (self._telling.record(entry, full=True) for entry in entries)
+        return (self._told(entry, full=True) for entry in entries)
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
@@ -533,4 +568,5 @@ class Registry(Chains):
         if shown:
             self.ctx.emit(fx.ClustersChanged(list(shown)))
         if moved:
+            self.on_load_changed()
             self.on_paths_changed(list(moved))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ote.clustercontroller.core.entries import ClusterEntry
-from ote.clustercontroller.core.messages import ClusterRecord
+from ote.clustercontroller.core.messages import ClusterRecord, Status
 
 
 class Telling:
@@ -12,6 +12,8 @@ class Telling:
     def __init__(self) -> None:
         self._changed: dict[str, None] = {}
         self._generation = 1
+        self._told_status: Status | None = None
+        """Of this cluster, on this link."""
 
     def __bool__(self) -> bool:
         return bool(self._changed)
@@ -30,19 +32,25 @@ class Telling:
     def untell(self, entry: ClusterEntry) -> None:
         """What was to tell of it was not sent after all."""
         entry.told = 0
+        self._told_status = None
         self.change(entry.uid)
 
     def new_link(self) -> None:
         """On this link nothing has been told."""
         self._generation += 1
+        self._told_status = None
 
     def record(self, entry: ClusterEntry, *, full: bool) -> ClusterRecord:
-        """The record to be sent now; without facts and status that were sent on this link, unless `full`."""
+        """The record to be sent now; without facts that were sent on this link, unless `full`."""
         record = entry.record
-        if not full and entry.told == self._generation:
-            if entry.told_facts is entry.facts:
-                record.facts = None
-            if entry.told_status is entry.status:
-                record.status = None
-        entry.told, entry.told_facts, entry.told_status = self._generation, entry.facts, entry.status
+        if not full and entry.told == self._generation and entry.told_facts is entry.facts:
+            record.facts = None
+        entry.told, entry.told_facts = self._generation, entry.facts
+        return record
+
+    def own_record(self, entry: ClusterEntry, status: Status | None, *, full: bool) -> ClusterRecord:
+        """The same of this cluster itself: its status goes with it, this link and no further."""
+        record = self.record(entry, full=full)
+        if full or status is not self._told_status:
+            record.status = self._told_status = status
         return record

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import tunnel_pb2 as pb
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.wire.totals import decode_totals, encode_totals
 
 T = TypeVar("T")
 
@@ -100,8 +101,17 @@ def _from_facts(value: pb.Facts) -> m.Facts:
     )
 
 
+def _status(value: m.Status | None) -> pb.Status | None:
+    if value is None:
+        return None
+    return pb.Status(version=value.version, cluster_status=value.cluster_status, totals=encode_totals(value.totals))
+
+
+def _from_status(value: pb.Status) -> m.Status:
+    return m.Status(value.version, value.cluster_status, decode_totals(value.totals))
+
+
 def _record(value: m.ClusterRecord) -> pb.ClusterRecord:
-    status = value.status
     return pb.ClusterRecord(
         uid=value.uid,
         name=value.name,
@@ -113,7 +123,7 @@ def _record(value: m.ClusterRecord) -> pb.ClusterRecord:
         up=value.up,
         silent_ms=value.silent_ms,
         facts=_facts(value.facts),
-        status=None if status is None else pb.Status(version=status.version, cluster_status=status.cluster_status),
+        status=_status(value.status),
     )
 
 
@@ -129,7 +139,7 @@ def _from_record(value: pb.ClusterRecord) -> m.ClusterRecord:
         up=value.up,
         silent_ms=value.silent_ms,
         facts=_from_facts(value.facts) if value.HasField("facts") else None,
-        status=m.Status(value.status.version, value.status.cluster_status) if value.HasField("status") else None,
+        status=_from_status(value.status) if value.HasField("status") else None,
     )
 
 

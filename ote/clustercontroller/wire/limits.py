@@ -66,6 +66,10 @@ def _check_record(record: m.ClusterRecord) -> None:
         size += sum(map(len, words))
     if record.status is not None:
         size += len(record.status.cluster_status)
+        totals = record.status.totals
+        _check_words(*totals.workloads)
+        if len(totals.workloads) > _MAX_WORD or len(totals.unwell) > _MAX_WORD or not all(map(is_name, totals.unwell)):
+            raise _bad(f"sums of {record.name} that cannot be")
     if size > MAX_RECORD:
         raise _bad(f"what {record.name} says of itself is over {MAX_RECORD} bytes")
 

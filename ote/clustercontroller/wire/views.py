@@ -3,8 +3,10 @@ RouteService."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ote.api.cluster.v1 import cluster_pb2
@@ -15,7 +17,8 @@ from ote.clustercontroller.core import states
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.messages import PathStep
 from ote.clustercontroller.core.records import DispatchRow, TargetRow
-from ote.clustercontroller.core.registry import Registry
+from ote.clustercontroller.core.registry import Details, Registry
+from ote.clustercontroller.wire.totals import encode_totals
 
 _CLUSTER_STATE = {
     state: cluster_pb2.ClusterState.Value(f"CLUSTER_STATE_{state}")
@@ -34,8 +37,15 @@ def timestamp(seconds: float) -> Timestamp:
 class ClusterViews:
     """Makes `Cluster` messages. `wall` turns a time of the core's clock into seconds since 1970."""
 
-    def __init__(self, registry: Registry, wall: Callable[[float], float], above: Callable[[], list[PathStep]]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        details: Callable[[str], Details | None],
+        wall: Callable[[float], float],
+        above: Callable[[], list[PathStep]],
+    ) -> None:
         self._registry = registry
+        self._details = details
         self._wall = wall
         self._above = above
 
@@ -80,9 +90,23 @@ class ClusterViews:
                     capabilities=facts.capabilities,
                 )
             )
-        if entry.status is not None:
-            view.status.CopyFrom(shim_pb2.ClusterStatus.FromString(entry.status.cluster_status))
+        details = self._details(entry.uid)
+        if details is not None:
+            status = details.status
+            stale = not registry.is_up(entry.uid)
+            self.show_details(view, status.cluster_status, encode_totals(status.totals), at=details.at, stale=stale)
         return view
+
+    def show_details(
+        self, view: cluster_pb2.Cluster, status: bytes, totals: cluster_pb2.Totals, *, at: float, stale: bool
+    ) -> None:
+        """Fill in what the cluster told; `at` is of the core's clock."""
+        with contextlib.suppress(DecodeError):  # a stranger's words: nobody else is to suffer from them
+            if status:
+                view.status.CopyFrom(shim_pb2.ClusterStatus.FromString(status))
+        view.totals.CopyFrom(totals)
+        view.status_as_of.CopyFrom(timestamp(self._wall(at)))
+        view.status_stale = stale
 
 
 def target(row: TargetRow, output: bytes = b"") -> route_pb2.Target:

@@ -124,6 +124,9 @@ class Cluster(_message.Message):
     CHANGED_FACTS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DESCENDANTS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    STATUS_AS_OF_FIELD_NUMBER: _builtins.int
+    STATUS_STALE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Name."""
     uid: _builtins.str
@@ -146,6 +149,8 @@ class Cluster(_message.Message):
     """Output only. Version of its software."""
     descendants: _builtins.int
     """Output only. Number of clusters below it."""
+    status_stale: _builtins.bool
+    """Output only. The cluster itself could not be asked now: status and totals are what it told last."""
     @_builtins.property
     def state_since(self) -> _timestamp_pb2.Timestamp:
         """Output only. Since when the state is what it is, by the clock of the controller that was asked."""
@@ -178,7 +183,17 @@ class Cluster(_message.Message):
 
     @_builtins.property
     def status(self) -> _shim_pb2.ClusterStatus:
-        """Output only. Its status as the shim told last; unset when not known."""
+        """Output only. Its status as the shim told last. GetCluster asks the cluster itself for it; else it is set for the
+        controller that was asked and for its children only.
+        """
+
+    @_builtins.property
+    def totals(self) -> Global___Totals:
+        """Output only. Sums over the cluster and all below it; set where status is asked for or known."""
+
+    @_builtins.property
+    def status_as_of(self) -> _timestamp_pb2.Timestamp:
+        """Output only. As of when status and totals are so, by the clock of the controller that was asked."""
 
     def __init__(
         self,
@@ -202,14 +217,105 @@ class Cluster(_message.Message):
         changed_facts: _abc.Iterable[_builtins.str] | None = ...,
         status: _shim_pb2.ClusterStatus | None = ...,
         descendants: _builtins.int = ...,
+        totals: Global___Totals | None = ...,
+        status_as_of: _timestamp_pb2.Timestamp | None = ...,
+        status_stale: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen", "shim", b"shim", "state_since", b"state_since", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen", "shim", b"shim", "state_since", b"state_since", "status", b"status", "status_as_of", b"status_as_of", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "changed_facts", b"changed_facts", "configured_parent", b"configured_parent", "descendants", b"descendants", "draining", b"draining", "epoch", b"epoch", "instance", b"instance", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "parent", b"parent", "path", b"path", "shim", b"shim", "state", b"state", "state_since", b"state_since", "status", b"status", "tags", b"tags", "uid", b"uid", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "changed_facts", b"changed_facts", "configured_parent", b"configured_parent", "descendants", b"descendants", "draining", b"draining", "epoch", b"epoch", "instance", b"instance", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "parent", b"parent", "path", b"path", "shim", b"shim", "state", b"state", "state_since", b"state_since", "status", b"status", "status_as_of", b"status_as_of", "status_stale", b"status_stale", "tags", b"tags", "totals", b"totals", "uid", b"uid", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class Totals(_message.Message):
+    """Totals are sums over the clusters of a subtree that can be reached and have a shim that tells its status. They travel
+    when they change, every 30 seconds at most, so they may be that old for each level below.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WorkloadsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CLUSTERS_FIELD_NUMBER: _builtins.int
+    CLUSTERS_READY_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    NODES_READY_FIELD_NUMBER: _builtins.int
+    WORKLOADS_FIELD_NUMBER: _builtins.int
+    PODS_RUNNING_FIELD_NUMBER: _builtins.int
+    PODS_FAILING_FIELD_NUMBER: _builtins.int
+    UNWELL_FIELD_NUMBER: _builtins.int
+    clusters: _builtins.int
+    """Output only. Clusters that are in the sums."""
+    clusters_ready: _builtins.int
+    """Output only. Clusters that are ready."""
+    nodes: _builtins.int
+    """Output only. Number of nodes."""
+    nodes_ready: _builtins.int
+    """Output only. Number of nodes that are ready."""
+    pods_running: _builtins.int
+    """Output only. Pods that run."""
+    pods_failing: _builtins.int
+    """Output only. Pods that should run and do not."""
+    @_builtins.property
+    def capacity(self) -> _shim_pb2.Resources:
+        """Output only. What they have."""
+
+    @_builtins.property
+    def usage(self) -> _shim_pb2.Resources:
+        """Output only. What is used."""
+
+    @_builtins.property
+    def workloads(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Output only. Number of objects by kind ("Deployment")."""
+
+    @_builtins.property
+    def unwell(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Names of some clusters that are not ready, or have pods that fail; at most 5."""
+
+    def __init__(
+        self,
+        *,
+        clusters: _builtins.int = ...,
+        clusters_ready: _builtins.int = ...,
+        capacity: _shim_pb2.Resources | None = ...,
+        usage: _shim_pb2.Resources | None = ...,
+        nodes: _builtins.int = ...,
+        nodes_ready: _builtins.int = ...,
+        workloads: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        pods_running: _builtins.int = ...,
+        pods_failing: _builtins.int = ...,
+        unwell: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "clusters", b"clusters", "clusters_ready", b"clusters_ready", "nodes", b"nodes", "nodes_ready", b"nodes_ready", "pods_failing", b"pods_failing", "pods_running", b"pods_running", "unwell", b"unwell", "usage", b"usage", "workloads", b"workloads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Totals: _TypeAlias = Totals  # noqa: Y015
 
 @_typing.final
 class Shim(_message.Message):
@@ -650,6 +756,7 @@ class GetControllerStatusResponse(_message.Message):
     ALTERNATES_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
     connected: _builtins.bool
     """Output only. The root's beat is young: commands of the root reach this controller."""
     beat: _builtins.int
@@ -694,6 +801,10 @@ class GetControllerStatusResponse(_message.Message):
     def certificate_expires(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the controller's certificate ends."""
 
+    @_builtins.property
+    def totals(self) -> Global___Totals:
+        """Output only. Sums over this controller's cluster and all below it."""
+
     def __init__(
         self_,  # pyright: ignore[reportSelfClsParameterName]
         *,
@@ -710,10 +821,11 @@ class GetControllerStatusResponse(_message.Message):
         alternates: _abc.Iterable[_builtins.str] | None = ...,
         started: _timestamp_pb2.Timestamp | None = ...,
         certificate_expires: _timestamp_pb2.Timestamp | None = ...,
+        totals: Global___Totals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "connected_since", b"connected_since", "oldest_unsettled", b"oldest_unsettled", "self", b"self", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires", b"certificate_expires", "connected_since", b"connected_since", "oldest_unsettled", b"oldest_unsettled", "self", b"self", "started", b"started", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternates", b"alternates", "beat", b"beat", "certificate_expires", b"certificate_expires", "clusters", b"clusters", "connected", b"connected", "connected_since", b"connected_since", "depth", b"depth", "oldest_unsettled", b"oldest_unsettled", "problems", b"problems", "self", b"self", "started", b"started", "tunnels", b"tunnels", "unsettled_dispatches", b"unsettled_dispatches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternates", b"alternates", "beat", b"beat", "certificate_expires", b"certificate_expires", "clusters", b"clusters", "connected", b"connected", "connected_since", b"connected_since", "depth", b"depth", "oldest_unsettled", b"oldest_unsettled", "problems", b"problems", "self", b"self", "started", b"started", "totals", b"totals", "tunnels", b"tunnels", "unsettled_dispatches", b"unsettled_dispatches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

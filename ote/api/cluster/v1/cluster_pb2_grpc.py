@@ -78,7 +78,8 @@ class ClusterServiceServicer:
     """
 
     def GetCluster(self, request, context):
-        """GetCluster returns one cluster. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
+        """GetCluster returns one cluster. Its status is asked of the cluster itself, for 2 seconds at most, or of its parent
+        while it is away. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

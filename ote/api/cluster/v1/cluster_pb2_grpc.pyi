@@ -38,7 +38,9 @@ class ClusterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetClusterRequest, _cluster_pb2.GetClusterResponse]
-    """GetCluster returns one cluster. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND)."""
+    """GetCluster returns one cluster. Its status is asked of the cluster itself, for 2 seconds at most, or of its parent
+    while it is away. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
+    """
     ListClusters: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersResponse]
     """ListClusters returns clusters in the order of their names, by pages. May be repeated.
     Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
@@ -74,7 +76,9 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetClusterRequest, _cluster_pb2.GetClusterResponse]  # type: ignore[assignment]
-    """GetCluster returns one cluster. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND)."""
+    """GetCluster returns one cluster. Its status is asked of the cluster itself, for 2 seconds at most, or of its parent
+    while it is away. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
+    """
     ListClusters: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersResponse]  # type: ignore[assignment]
     """ListClusters returns clusters in the order of their names, by pages. May be repeated.
     Errors: INVALID_ARGUMENT (INVALID_SELECTOR, INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
@@ -113,7 +117,9 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.GetClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.GetClusterResponse, _abc.Awaitable[_cluster_pb2.GetClusterResponse]]:
-        """GetCluster returns one cluster. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND)."""
+        """GetCluster returns one cluster. Its status is asked of the cluster itself, for 2 seconds at most, or of its parent
+        while it is away. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListClusters(

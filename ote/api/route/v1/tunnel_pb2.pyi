@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ote.api.cluster.v1 import cluster_pb2 as _cluster_pb2
 from ote.api.command.v1 import command_pb2 as _command_pb2
 import builtins as _builtins
 import sys
@@ -806,7 +807,7 @@ class ClusterRecord(_message.Message):
 
     @_builtins.property
     def status(self) -> Global___Status:
-        """Optional. Its status; unset when it is as last sent on this stream."""
+        """Optional. Its status, in the sender's own record only; unset when it is as last sent on this stream."""
 
     def __init__(
         self,
@@ -931,25 +932,33 @@ Global___Facts: _TypeAlias = Facts  # noqa: Y015
 
 @_typing.final
 class Status(_message.Message):
-    """Status is what a cluster's shim says of it."""
+    """Status is what a cluster's shim says of it, and the sums over the cluster and all below it. It goes one link up, when it
+    has changed and at most every 30 seconds.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     CLUSTER_STATUS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Required. Counts the changes, by the cluster's controller, within its instance."""
     cluster_status: _builtins.bytes
-    """Required. A serialized ote.api.shim.v1.ClusterStatus."""
+    """Optional. A serialized ote.api.shim.v1.ClusterStatus; empty without a shim that tells it."""
+    @_builtins.property
+    def totals(self) -> _cluster_pb2.Totals:
+        """Optional. Sums over the cluster and all below it."""
+
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         cluster_status: _builtins.bytes = ...,
+        totals: _cluster_pb2.Totals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_status", b"cluster_status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_status", b"cluster_status", "totals", b"totals", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ Rules of parents, registry and dispatches have tests of their own; here is what 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -304,7 +305,8 @@ def test_a_full_account_has_a_first_and_a_last_message_and_no_news_are_left_afte
     labels = {f"key-{n}": "v" * 60 for n in range(200)}
     seat = Seat(facts=m.Facts(version=1, labels=labels, tags=["tag"]))
     link = seat.child("east")
-    many = [make_record(f"e{n}", "east", status=m.Status(1, b"s" * 9000)) for n in range(4)]
+    wide = m.Facts(version=1, labels={f"key-{n}": "v" * 60 for n in range(120)})
+    many = [make_record(f"e{n}", "east", facts=wide) for n in range(4)]
     seat.from_child(link, m.News(many))
     seat.forget()
     seat.from_parent(m.Resync())
@@ -419,15 +421,16 @@ def test_reports_are_taken_only_for_a_target_below_the_child_that_brings_them() 
     assert [item.target_uid for item in seat.sent(seat.up, m.Reports)] == ["east"]
 
 
-def test_a_status_is_told_upward_with_a_version_of_its_own() -> None:
+def test_a_status_is_told_upward_with_a_version_of_its_own_and_not_at_every_change() -> None:
     seat = Seat()
+    seat.ctx.settings = replace(seat.ctx.settings, status_interval=2.0)
     seat.pass_time(1.0)
-    for body, version in ((b"one", 1), (b"two", 2)):
-        seat.forget()
+    for body in (b"one", b"two", b"three"):
         seat.do(ev.ShimStatus(body))
-        seat.pass_time(0.2)
-        [news] = seat.sent(seat.up, m.News)
-        assert [record.status for record in news.records] == [m.Status(version, body)]
+        seat.pass_time(0.5)
+    seat.pass_time(1.0)
+    told = [record.status for news in seat.sent(seat.up, m.News) for record in news.records]
+    assert told == [m.Status(1, b"one"), m.Status(2, b"three")]
 
 
 def test_labels_that_cannot_be_end_their_command_and_change_nothing() -> None:

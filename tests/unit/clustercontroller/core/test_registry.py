@@ -249,7 +249,7 @@ def test_an_answer_to_a_child_without_link_is_dropped(seen: Seen) -> None:
 # --- news within an attachment ----------------------------------------------------------------------------------------
 
 
-def test_facts_and_status_are_as_told_last(seen: Seen) -> None:
+def test_facts_are_as_told_last(seen: Seen) -> None:
     registry = seen.registry
     seen.tell("east", make_record("x", "east"))
     seen.clear()
@@ -260,13 +260,31 @@ def test_facts_and_status_are_as_told_last(seen: Seen) -> None:
     assert (entry.labels, entry.tags, entry.path) == ({"tier": "gold"}, ["gpu"], ["root", "east", "x"])
     assert seen.moved == ["x"]
     assert len(effects(seen.ctx, fx.Put)) == 1
-    seen.clear()
-    assert seen.tell("east", make_record("x", "east", facts=None, status=m.Status(1, b"s")))
-    assert entry.status == m.Status(1, b"s")
-    assert entry.facts == facts
-    assert effects(seen.ctx, fx.Put) == []
-    assert seen.moved == []
     assert not seen.tell("east", make_record("x", "east", facts=facts))
+
+
+def test_the_status_of_a_direct_child_is_kept_and_goes_no_further(seen: Seen) -> None:
+    registry = seen.registry
+    seen.tell("east", make_record("x", "east"))
+    registry.news()
+    seen.clear()
+    assert not seen.tell("east", make_record("x", "east", status=m.Status(1, b"s")))
+    assert seen.tell("east", make_record("east", "root", facts=None, status=m.Status(1, b"s")))
+    assert not seen.tell("east", make_record("east", "root", facts=None, status=m.Status(1, b"s")))
+    assert {uid: details.status for uid, details in registry.details.items()} == {"east": m.Status(1, b"s")}
+    assert effects(seen.ctx, fx.Put) == []
+    assert registry.news() == []
+    assert seen.moved == []
+    seen.tell("east", make_record("east", "root", facts=None, up=False))
+    assert "east" in registry.details
+    registry.take_evictions(["east"])
+    assert registry.details == {}
+
+
+def test_the_status_of_a_child_that_has_moved_is_not_kept(seen: Seen) -> None:
+    seen.tell("east", make_record("east", "root", facts=None, status=m.Status(1, b"s")))
+    assert seen.tell("west", make_record("east", "west", 2))
+    assert seen.registry.details == {}
 
 
 def test_a_child_does_not_say_whether_its_own_link_is_up(seen: Seen) -> None:
@@ -344,9 +362,9 @@ def test_the_digest_covers_what_is_up_below_the_link_without_its_end(seen: Seen)
 
 
 def test_the_mark_of_an_attachment_is_as_the_protocol_says(seen: Seen) -> None:
-    seen.tell("east", make_record("x", "east", 7, facts=m.Facts(version=3), status=m.Status(9, b"")))
+    seen.tell("east", make_record("x", "east", 7, facts=m.Facts(version=3)))
     # first 8 bytes of SHA-256 of "x:7:3:9:1"
-    assert mark(seen.registry.entries["x"]) == 0x064AF3A1FEF38282
+    assert mark(seen.registry.entries["x"], status=9) == 0x064AF3A1FEF38282
 
 
 # --- away -------------------------------------------------------------------------------------------------------------
@@ -484,21 +502,25 @@ def test_news_is_the_newest_per_cluster_with_parents_first(seen: Seen) -> None:
     assert registry.news() == []
 
 
-def test_facts_and_status_are_told_once_on_a_link(seen: Seen) -> None:
+def test_facts_and_own_status_are_told_once_on_a_link(seen: Seen) -> None:
     registry = seen.registry
     registry.news()
-    status = m.Status(1, b"s")
-    seen.tell("east", make_record("x", "east", status=status))
-    assert [(record.facts is None, record.status) for record in registry.news()] == [(False, status)]
+    seen.tell("east", make_record("x", "east"))
+    assert [record.facts is None for record in registry.news()] == [False]
     seen.tell("east", make_record("x", "east", up=False))
-    assert [(record.facts, record.status) for record in registry.news()] == [(None, None)]
+    assert [record.facts for record in registry.news()] == [None]
     seen.tell("east", make_record("x", "east", facts=m.Facts(version=2)))
+    assert [record.facts is None for record in registry.news()] == [False]
+    own, status = make_record("root", "above"), m.Status(2, b"s")
+    registry.set_own(own)
     assert [(record.facts is None, record.status) for record in registry.news()] == [(False, None)]
-    seen.tell("east", make_record("x", "east", facts=None, status=m.Status(2, b"s")))
-    assert [(record.facts, record.status) for record in registry.news()] == [(None, m.Status(2, b"s"))]
+    for told in (status, None):
+        registry.set_own(replace(own, status=status))
+        assert [(record.facts, record.status) for record in registry.news()] == [(None, told)]
     registry.told_nothing()
-    seen.tell("east", make_record("x", "east", status=status))
-    assert [(record.facts is None, record.status) for record in registry.news()] == [(False, status)]
+    registry.set_own(replace(own, status=status))
+    news = [record for record in registry.news() if record.uid == "root"]
+    assert [(record.facts is None, record.status) for record in news] == [(False, status)]
 
 
 def test_a_full_account_has_everything_parents_first_and_ends_the_news(seen: Seen) -> None:

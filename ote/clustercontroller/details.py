@@ -1,0 +1,78 @@
+"""What one cluster has and uses, asked for when somebody wants to see it.
+
+What lives here: asking the cluster, or its parent while it is away, and answering those above who ask so. What does
+not: the sums (`core.load`). Ages cross links, never times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.clustercontroller.core.entries import ClusterEntry
+from ote.clustercontroller.shell import Shell
+from ote.clustercontroller.wire.totals import encode_totals
+from ote.clustercontroller.wire.views import ClusterViews
+from ote.model.errors import OteError
+from ote.runtime.clock import Clock
+
+STATUS_OF = "status-of"
+_PATIENCE = 2.0
+"""Seconds for which somebody is asked; who looks at a cluster does not wait for one that hangs."""
+
+_Body = tuple[int, bytes, bytes]
+"""Age in milliseconds, a serialized ClusterStatus, serialized Totals."""
+_Told = tuple[float, bytes, cluster_pb2.Totals]
+
+
+class ClusterDetails:
+    """Owned by the node."""
+
+    def __init__(self, shell: Shell, views: ClusterViews, clock: Clock) -> None:
+        self._shell = shell
+        self._views = views
+        self._clock = clock
+
+    def told(self, uid: str) -> bytes:
+        """For those above: what is known here of this cluster, or of a child; nothing when it is not known."""
+        core = self._shell.core
+        core.ctx.now = now = self._clock.now()
+        details = core.load.details(uid)
+        if details is None:
+            return b""
+        status = details.status
+        totals = encode_totals(status.totals).SerializeToString()
+        return msgspec.msgpack.encode((max(0, round((now - details.at) * 1000)), status.cluster_status, totals))
+
+    async def view(self, entry: ClusterEntry) -> cluster_pb2.Cluster:
+        """The cluster with its status, as fresh as it can be had."""
+        core = self._shell.core
+        told: _Told | None = None
+        live = core.registry.is_up(entry.uid)
+        if entry is not core.registry.own:
+            told = await self._ask(entry.uid, entry.uid) if live else None
+            live = told is not None
+            if told is None and entry.parent_uid != core.ctx.uid and core.registry.is_up(entry.parent_uid):
+                told = await self._ask(entry.parent_uid, entry.uid)
+        core.ctx.now = now = self._clock.now()
+        view = self._views.cluster(entry)
+        if told is not None:
+            age, status, totals = told
+            self._views.show_details(view, status, totals, at=now - age, stale=not live)
+        elif view.HasField("status_as_of"):
+            view.status_stale = not live
+        return view
+
+    async def _ask(self, asked: str, uid: str) -> _Told | None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                body = await self._shell.ask(asked, STATUS_OF, uid.encode())
+            if not body:
+                return None
+            age, status, totals = msgspec.msgpack.decode(body, type=_Body)
+            return age / 1000, status, cluster_pb2.Totals.FromString(totals)
+        except (OteError, TimeoutError, msgspec.DecodeError, DecodeError):
+            return None

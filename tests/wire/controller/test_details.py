@@ -1,0 +1,96 @@
+"""What clusters have and use, over three levels: sums everywhere, details of one cluster when they are asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from ote.api.cluster.v1 import cluster_pb2
+from ote.api.shim.v1 import shim_pb2
+from ote.clustercontroller import details
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core.states import OFFLINE, ONLINE
+from ote.clustercontroller.details import STATUS_OF
+from ote.clustercontroller.node import Node
+from ote.clustercontroller.wire.totals import totals_of
+from ote.model.errors import PermissionDenied
+from tests.wire.controller.tree import Tree, until
+
+
+def status(running: int, failing: int = 0) -> shim_pb2.ClusterStatus:
+    return shim_pb2.ClusterStatus(
+        ready=True, capacity=shim_pb2.Resources(cpu_millis=4000), pods_running=running, pods_failing=failing
+    )
+
+
+def say(node: Node, told: shim_pb2.ClusterStatus) -> None:
+    node.shell.post(ev.ShimStatus(told.SerializeToString(), totals_of(told)))
+
+
+async def get(tree: Tree, name: str) -> cluster_pb2.Cluster:
+    response = await tree.admin("root").clusters.GetCluster(cluster_pb2.GetClusterRequest(name=name))
+    cluster: cluster_pb2.Cluster = response.cluster
+    return cluster
+
+
+@pytest.fixture
+async def line(tree: Tree) -> Tree:
+    """A root, a region, an edge, all of whom know of each other."""
+    root = await tree.start("root")
+    await tree.start("east", "root")
+    await tree.start("edge", "east", children=False)
+    registry = root.shell.core.registry
+    await until(lambda: (entry := registry.find("edge")) and registry.state(entry.uid) == ONLINE)
+    return tree
+
+
+async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> None:
+    root = line.nodes["root"].shell.core
+    say(line.nodes["edge"], status(3, failing=2))
+    await until(lambda: root.load.totals().clusters == 1)
+    answer = await line.admin("root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
+    assert (answer.totals.capacity.cpu_millis, answer.totals.pods_failing) == (4000, 2)
+    assert list(answer.totals.unwell) == ["edge"]
+    assert set(root.registry.details) == {line.uid("root"), line.uid("east")}
+    listed = await line.admin("root").clusters.ListClusters(cluster_pb2.ListClustersRequest())
+    assert {one.name: one.HasField("status") for one in listed.clusters}["edge"] is False
+
+    say(line.nodes["edge"], status(7))
+    edge = await get(line, "edge")
+    assert (edge.status.pods_running, edge.totals.pods_running, edge.status_stale) == (7, 7, False)
+    east = await get(line, "east")
+    assert (east.totals.clusters, east.HasField("status"), east.status_stale) == (1, False, False)
+
+
+async def test_who_is_away_is_shown_as_its_parent_heard_it_last(line: Tree) -> None:
+    say(line.nodes["edge"], status(3))
+    core = line.nodes["east"].shell.core
+    await until(lambda: core.load.totals().clusters == 1)
+    uid = line.uid("edge")
+    await line.stop("edge")
+    await until(lambda: line.nodes["root"].shell.core.registry.state(uid) == OFFLINE)
+    edge = await get(line, "edge")
+    assert (edge.status.pods_running, edge.status_stale) == (3, True)
+    assert edge.status_as_of.ToSeconds() > 0
+    assert core.load.totals().clusters == 0
+
+
+async def test_who_does_not_answer_is_not_waited_for(line: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(details, "_PATIENCE", 0.2)
+    say(line.nodes["edge"], status(3))
+    await until(lambda: line.nodes["east"].shell.core.load.totals().clusters == 1)
+    line.nodes["edge"].shell.answer = None  # type: ignore[assignment]  # whoever asks it waits in vain
+    edge = await get(line, "edge")
+    assert (edge.status.pods_running, edge.status_stale) == (3, True)
+
+
+async def test_a_status_that_nobody_can_read_harms_nobody(line: Tree) -> None:
+    line.nodes["edge"].shell.post(ev.ShimStatus(b"\xff\xff\xff"))
+    say(line.nodes["east"], status(1))
+    await until(lambda: line.uid("edge") in line.nodes["east"].shell.core.registry.details)
+    assert not (await get(line, "edge")).HasField("status")
+    assert (await get(line, "east")).status.pods_running == 1
+
+
+async def test_nobody_below_asks_what_those_above_have(line: Tree) -> None:
+    with pytest.raises(PermissionDenied):
+        await line.nodes["edge"].shell.ask(line.uid("east"), STATUS_OF, line.uid("east").encode())
