@@ -9,15 +9,13 @@ attached elsewhere. Effects out: `Send` of Welcome, Refused, Attached, Beat, Alt
 `CloseLink`; `Put` of `self` with a barrier before the first child hears Attached.
 
 Who is refused: a wrong protocol version, another identity than the certificate's or another key than the one on
-record, the evicted, a name held by another
-uid (only newcomers: a clash made during a cut keeps its tunnel), an instance that another instance of the same uid has
-followed (a clone), anybody but last resorts while draining, and the ones above the admission rate.
+record, the evicted, a name held by another uid (only newcomers: a clash made during a cut keeps its tunnel), one that
+another instance of the uid has followed (a clone), anybody but last resorts while draining, and too many at a time.
 
 Invariants: at most one link per uid is *the* link, the newest; a uid's epoch only grows here. An older link of the
 same process is read until its goodbye, or its silence. Clones: when an attachment follows one of another instance, that
 instance is told CLUSTER_CLONED, which is heard only if it still runs, so a plain quick restart passes.
-SUPERSEDED(epoch) after Attached says that the tree knows a higher epoch from before: the child's disk was set back, and
-it has to go above.
+SUPERSEDED(epoch) after Attached: the tree knows a higher epoch from before, the child's disk was set back.
 Silence: any frame is life; who wakes later than two heartbeats after it was due restarts all silence timers first.
 Not here: what is known of clusters (`registry`), the lists of candidates (`alternates`), making beats (`parents`).
 """
@@ -86,6 +84,8 @@ class _Link:
     """As told last."""
     alternates: m.Alternates | None = None
     """As told last; None while they have to be told."""
+    greeted: bool = True
+    """What was said when it attached does not wait for the disk any more, so that nothing newer overtakes it."""
     owed: dict[str, m.Away | None] = field(default_factory=dict)
     """Whom it has to be told of at its next heartbeat, because its lane was full: that he is away, or evicted."""
     difference: tuple[m.Digest, m.Digest] | None = None
@@ -257,6 +257,7 @@ class Children:
 
     def _greet(self, child: _Link, digest: m.Digest) -> None:
         """What a new child is told beside Attached."""
+        child.greeted = not self._ctx.waits
         self._beat(child, self._now_standing())
         if child.hello.evictions_digest != self._registry.evictions_digest():
             self._tell_evictions(child, sorted(self._registry.evicted))
@@ -328,6 +329,7 @@ class Children:
             return
         if self._by_uid.get(uid) is not child:
             return
+        child.greeted = True
         if child.owed or child.alternates is None:
             self._tell_again(child)
         ours = self._registry.whole_digest(uid)
@@ -501,7 +503,10 @@ class Children:
         if candidates != self._candidates:
             self._candidates = candidates
             for child in self._by_uid.values():
-                self._tell_alternates(child, candidates)
+                if child.greeted:
+                    self._tell_alternates(child, candidates)
+                else:
+                    child.alternates = None  # at its first heartbeat
 
     def _tell_alternates(self, child: _Link, candidates: Candidates) -> None:
         lists = candidates.for_child(child.hello.uid)

@@ -109,6 +109,11 @@ class Context:
     def barrier(self) -> None:
         self.effects.append(fx.Barrier())
 
+    @property
+    def waits(self) -> bool:
+        """Whether what is said now leaves only once something is on disk."""
+        return any(isinstance(effect, fx.Barrier) for effect in self.effects)
+
     def count(self, name: str, *labels: str, value: float = 1.0) -> None:
         self.effects.append(fx.Count(name, labels, value))
 

@@ -41,6 +41,9 @@ class House:
         assert isinstance(self.hello(link, uid, instance=instance), m.Welcome)
         assert self.attach(link, uid, epoch, instance=instance, facts=m.Facts(version=1, advertise=advertise))
 
+    def heartbeat(self, link: int, uid: str) -> None:
+        self.children.heartbeat(link, m.Heartbeat(0, self.registry.whole_digest(uid)))
+
     def closed(self) -> dict[int, str]:
         return {effect.link: effect.reason for effect in effects(self.ctx, fx.CloseLink)}
 
@@ -506,10 +509,13 @@ def test_draining_is_told_at_once(house: House) -> None:
 
 def test_children_are_told_their_candidates_when_they_change_and_at_most_every_5_s(house: House) -> None:
     house.let_in(1, "x", advertise="x:1")
+    house.heartbeat(1, "x")
     house.pass_time(6, 1)
     house.clear()
     house.let_in(2, "y", advertise="y:1")
     house.let_in(3, "z")
+    house.heartbeat(2, "y")
+    house.heartbeat(3, "z")
     house.pass_time(0.5, 1, 2, 3)
     assert [lists.siblings for lists in sent(house.ctx, m.Alternates, link=1)] == [[m.Alternate("y", "y", "y:1")]]
     house.clear()
@@ -528,6 +534,7 @@ def test_children_are_told_their_candidates_when_they_change_and_at_most_every_5
 def test_what_the_parent_learns_from_above_is_passed_on(house: House) -> None:
     house.let_in(1, "x")
     house.let_in(2, "y")
+    house.heartbeat(1, "x")
     house.pass_time(6, 1, 2)
     house.clear()
     uncle, grandparent = m.Alternate("u", "u", "u:1"), m.Alternate("g", "g", "g:1")
@@ -536,6 +543,19 @@ def test_what_the_parent_learns_from_above_is_passed_on(house: House) -> None:
     house.pass_time(4, 1, 2)
     lists = m.Alternates([uncle], grandparent, [], m.Alternate("root", "root", "root:1"))
     assert sent(house.ctx, m.Alternates, link=1) == [lists]
+
+
+def test_newer_candidates_wait_for_a_sign_that_the_first_have_arrived_for_those_may_have_waited_for_the_disk(
+    house: House,
+) -> None:
+    house.let_in(1, "x")
+    assert len(sent(house.ctx, m.Alternates, link=1)) == 1
+    house.clear()
+    house.let_in(2, "y", advertise="y:1")
+    house.pass_time(6, 1, 2)
+    assert sent(house.ctx, m.Alternates, link=1) == []
+    house.heartbeat(1, "x")
+    assert [lists.siblings for lists in sent(house.ctx, m.Alternates, link=1)] == [[m.Alternate("y", "y", "y:1")]]
 
 
 def test_news_of_a_child_that_was_evicted_meanwhile_changes_nothing(house: House) -> None:

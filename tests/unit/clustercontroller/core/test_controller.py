@@ -224,6 +224,9 @@ def test_what_a_childs_queue_had_no_room_for_is_said_at_its_next_heartbeat() -> 
         assert seat.sent(east, m.Evictions) == ([evictions] if again else [])
         assert len(seat.sent(east, m.Alternates)) == len(again)
         seat.forget()
+    seat.do(ev.LaneFull(east, evictions))
+    seat.from_child(east, m.Heartbeat(0, seat.core.registry.whole_digest("east")))
+    assert [type(send.item) for send in seat.of(fx.Send)] == [m.Evictions]
 
 
 def test_what_the_parents_queue_had_no_room_for_is_said_a_second_later() -> None:

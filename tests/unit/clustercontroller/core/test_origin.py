@@ -616,6 +616,16 @@ def test_numbers_are_never_used_twice_though_old_dispatches_are_removed() -> Non
     assert line[2][0][1] >= 4
 
 
+def test_what_is_removed_leaves_nothing_on_disk_of_any_of_its_targets() -> None:
+    end = OriginEnd(online(E1, E2), CoreSettings(keep_dispatches=1))
+    for name in ("d1", "d2"):
+        end.submit(name, E1, E2)
+        for uid in (E1, E2):
+            end.report(name, uid, m.RESULT, state="SUCCEEDED")
+    assert [row.id for row in end.disk.tables["dispatches"].values()] == ["d2"]
+    assert {key.rpartition("/")[0] for key in end.disk.tables["targets"]} == set(end.disk.tables["dispatches"])
+
+
 def test_old_dispatches_are_removed_by_age_and_never_before_they_are_settled() -> None:
     end = OriginEnd(online(E1), CoreSettings(keep_settled_for=100.0))
     end.submit("d1", E1)
