@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -105,7 +106,7 @@ class Window:
         if not self._shares:
             self.credit.begin(_now())
         self._shares[share] = None
-        if self._sampling is None or self._sampling.done():
+        if self.idle:
             self._sampling = asyncio.create_task(self._sample(), name="bulk round trips")
         self._pump()
         try:
@@ -114,6 +115,11 @@ class Window:
             del self._shares[share]
             self._enough.set()
             self._pump()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing goes on here any more."""
+        return self._sampling is None or self._sampling.done()
 
     def carried(self, size: int) -> None:
         """Bytes of some transfer have come."""
@@ -133,8 +139,7 @@ class Window:
         if not self._asked:
             return
         stalled = _now() - _STALLED
-        first = list(self._shares)[:_AT_ONCE]
-        first = [share for share in first if not share.under_way or share.moved > stalled]
+        first = [share for share in islice(self._shares, _AT_ONCE) if not share.under_way or share.moved > stalled]
         free = self.credit.bytes - sum(share.under_way for share in first)
         least = CHUNK if self.credit.bytes < 4 * CHUNK else 2 * CHUNK  # half the messages, where it delays nothing
         for share in first:
@@ -155,9 +160,9 @@ class Window:
     async def _sample(self) -> None:
         while self._shares:
             self._enough.clear()
-            self._since_sample, self._used = 0, False
+            self._since_sample = 0
             await self._round_trip()
-            self._asked = True
+            self._asked, self._used = True, False
             self._pump()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SAMPLE_WAIT):
@@ -198,6 +203,8 @@ class Uplink:
         self._channel = channel
         self._ping = ping
         self._last: tuple[grpc.aio.Channel, Window] | None = None
+        self._left: list[Window] = []
+        """Those of earlier connections in which something goes on."""
 
     def now(self) -> tuple[grpc.aio.Channel, Window] | None:
         """The connection to the present parent and its window."""
@@ -205,6 +212,8 @@ class Uplink:
         if channel is None:
             return None
         if self._last is None or self._last[0] is not channel:
+            if self._last is not None:
+                self._left = [window for window in (*self._left, self._last[1]) if not window.idle]
             self._last = (channel, Window(self._ping))
         return self._last
 
@@ -215,8 +224,8 @@ class Uplink:
 
     async def stop(self) -> None:
         """End what goes on in the background; all transfers have ended."""
-        if self._last is not None:
-            await self._last[1].stop()
+        for window in (*self._left, *([self._last[1]] if self._last is not None else [])):
+            await window.stop()
 
 
 async def fetch_piece(channel: grpc.aio.Channel, payload: m.Payload, index: int, share: Share) -> bytes:

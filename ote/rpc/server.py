@@ -31,9 +31,11 @@ SERVER_OPTIONS: Sequence[tuple[str, int | str]] = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_concurrent_streams", 1024),
 )
 """Why: two servers may not share a port by chance; BDP probes double idle traffic and let a stopped reader hoard 8 MB;
-a half-open TLS peer is gone after 5 s; pings are a backstop only, and those of our own clients are never too many."""
+a half-open TLS peer is gone after 5 s; pings are a backstop only, and those of our own clients are never too many; a
+connection cannot open calls without bound, further ones wait at its own end."""
 
 HEALTH_SERVICE = health.SERVICE_NAME
 REFLECTION_SERVICE = reflection.SERVICE_NAME

@@ -22,6 +22,8 @@ from ote.clustercontroller.node import Node
 from tests.wire.controller.tree import Stubs, Tree, attached, dispatch, refused, until
 
 LEAF = "a" * 32
+TOO_SLOW = {"TOO_SLOW", "INTERNAL"}
+"""How a call ends in which this end writes at that moment: gRPC may lose the status over the write that failed."""
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ async def test_who_grants_byte_by_byte_is_ended(house: Tree) -> None:
 
         trickling = asyncio.create_task(trickle())
         try:
-            assert await end_of(call) == "TOO_SLOW"
+            assert await end_of(call) in TOO_SLOW
         finally:
             trickling.cancel()
             await asyncio.gather(trickling, return_exceptions=True)
@@ -165,9 +167,23 @@ async def test_an_output_that_trickles_is_ended(house: Tree) -> None:
 
         trickling = asyncio.create_task(trickle())
         try:
-            assert await end_of(call) == "TOO_SLOW"
+            assert await end_of(call) in TOO_SLOW
         finally:
             trickling.cancel()
             await asyncio.gather(trickling, return_exceptions=True)
             watching.cancel()
         assert not root.outputs.get(dispatch_id, LEAF)
+
+
+async def test_calls_that_are_opened_and_not_made_are_bounded(house: Tree) -> None:
+    stubs = house.as_("root", house.mint("root", "leaf", LEAF))
+    before = len(asyncio.all_tasks())
+    open_call: Any = stubs.channel.stream_unary("/ote.api.route.v1.RouteService/Probe")
+    calls = [open_call() for _ in range(1500)]
+    await asyncio.sleep(1)
+    theirs = len(asyncio.all_tasks()) - before - len(calls)
+    assert theirs <= 2 * 1024 + 50, "a call takes two tasks of the server"
+    assert await dispatch(house.admin("root"), "honest") == {"honest": "SUCCEEDED"}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
