@@ -7,6 +7,7 @@ stop; say in one line what is wrong where it cannot begin.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ async def serve(settings: Settings) -> int:
         await asyncio.gather(starting, return_exceptions=True)
         return 0
     address = starting.result()
+    _collect_seldom()
     _log.info("settings", **effective(settings))
     _log.info("serving", listen=address, advertise=node.advertise, version=ote.__version__)
     await asyncio.wait((told, node.exit), return_when=asyncio.FIRST_COMPLETED)
@@ -78,6 +80,14 @@ async def serve(settings: Settings) -> int:
     stayed = await node.stop()
     _log.info("stopped", children_without_a_place=stayed)
     return 0
+
+
+def _collect_seldom() -> None:
+    """Nearly all that lives long is kept on purpose and freed without the collector: thousands of dispatches, the
+    registry. Full collections would look at it again and again, up to a tenth of a busy controller's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 20)
 
 
 async def _start_shim(kind: str, data_dir: Path) -> BuiltInShim:

@@ -282,3 +282,4 @@ class Ledger:
             if len(dispatch.targets) > 1:
                 ctx.remove("targets", f"{dispatch.row.key}/{uid}")
         ctx.remove("dispatches", dispatch.row.key)
+        dispatch.targets.clear()  # they point back: so all of it is freed at once, not by the next collection
