@@ -22,7 +22,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 from typing import Any, Protocol, cast
 
 from ote.clustercontroller.core import effects as fx
@@ -57,6 +56,8 @@ _PROGRESS_INTERVAL = 0.25
 _AGAIN_AFTER = 1.0
 """Seconds after which a lost call is made again while the shim seems to be there."""
 _FORGET_AT_ONCE = 256
+_REMEMBERED = 256
+"""Acknowledged changes that a shim is left to remember: of a disk set back within one attachment it alone can know."""
 _ENDINGS_KEPT = 10_000
 
 
@@ -443,7 +444,7 @@ class Target:
         if change.ending:
             self._ctx.emit(fx.CancelExecution(change.key))
         forgotten = self._journal.forgotten
-        forget = [forgotten.popleft() for _ in islice(range(_FORGET_AT_ONCE), len(forgotten))]
+        forget = [forgotten.popleft() for _ in range(min(_FORGET_AT_ONCE, len(forgotten) - _REMEMBERED))]
         execute = fx.Execute(change.key, row.command, True, row.inline, row.payload, row.timeout_ms, forget)
         self._hand(execute, wait)
 

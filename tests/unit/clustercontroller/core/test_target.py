@@ -352,15 +352,19 @@ def test_a_result_that_nobody_fetched_for_a_month_is_dropped() -> None:
     assert any(isinstance(effect, fx.Log) for effect in end.done)
 
 
-def test_the_shim_is_told_with_the_next_change_what_it_may_forget() -> None:
+def test_the_shim_may_forget_what_256_later_changes_have_followed() -> None:
     end = ready()
-    end.deliver("d1", 2)
-    end.result("d1")
-    end.ack("d1", "dx")
-    end.done.clear()
-    end.deliver("d2", 3, 2)
-    (execute,) = [effect for effect in end.done if isinstance(effect, fx.Execute)]
-    assert execute.forget == ["uid-R/d1"]
+    for seq in range(2, 262):
+        end.deliver(f"d{seq - 1}", seq, seq - 1)
+        end.result(f"d{seq - 1}")
+        end.ack(f"d{seq - 1}", "dx")
+    forgotten = [effect.forget for effect in end.done if isinstance(effect, fx.Execute) and effect.forget]
+    assert forgotten == [["uid-R/d0"], ["uid-R/d1"], ["uid-R/d2"], ["uid-R/d3"]]
+
+
+def test_a_change_that_is_acknowledged_before_it_ended_goes_on() -> None:
+    end = ready()
+    end.deliver("d2", 2)
     end.ack("d2")
     assert end.target.unsettled == 1
 
