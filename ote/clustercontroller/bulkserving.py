@@ -41,6 +41,8 @@ _MAX_PUTS = 8
 """Payloads of one caller at once."""
 _PUSHED_BYTES = 2 * MAX_PAYLOAD
 """Of the outputs that one member is bringing."""
+_ALL_PUSHED_BYTES = 8 * _PUSHED_BYTES
+"""Of those of all members."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -125,7 +127,7 @@ class BulkServing:
             self._traffic.bulk_received += taken
             if len(output) > size:
                 raise InvalidArgument("BAD_FRAME", "more bytes than the header announced")
-            if self._pushed[uid] > _PUSHED_BYTES:
+            if self._pushed[uid] > _PUSHED_BYTES or self._pushed.total() > _ALL_PUSHED_BYTES:
                 raise ResourceExhausted("TOO_MANY_STREAMS", "finish the outputs that were begun first", retry_after=1.0)
             granted = route_pb2.PushOutputResponse(credit_bytes=taken, taken_bytes=len(output))
             await within(STANDSTILL, context.write(granted))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -144,20 +143,22 @@ async def test_payloads_that_never_end_are_few_and_leave_nothing(house: Tree) ->
     await until(lambda: not list(folder.iterdir()))
 
 
+@contextlib.asynccontextmanager
+async def reading(house: Tree) -> AsyncIterator[route_pb2.OutputHeader]:
+    """A read that the slow child is asked for, and the header of its output."""
+    await until(lambda: house.nodes["root"].shell.core.registry.via(LEAF) == LEAF)
+    dispatch_id = secrets.token_hex(16)
+    asked = route_pb2.DispatchRequest(dispatch_id=dispatch_id, command=command_pb2.Command(get=command_pb2.Get()))
+    asked.selector.clusters = "leaf"
+    watching = house.admin("root").routes.Dispatch(asked)
+    await watching.read()
+    yield route_pb2.OutputHeader(origin_uid=house.uid("root"), dispatch_id=dispatch_id, target_uid=LEAF, size=100_000)
+    watching.cancel()
+
+
 async def test_an_output_that_trickles_is_ended(house: Tree) -> None:
-    root = house.nodes["root"]
-    async with slow_child(house, PIECE) as (_, stubs, _):
-        await until(lambda: root.shell.core.registry.via(LEAF) == LEAF)
-        command = command_pb2.Command(get=command_pb2.Get())
-        dispatch_id = hashlib.sha256(b"read").hexdigest()[:32]
-        asked = route_pb2.DispatchRequest(dispatch_id=dispatch_id, command=command)
-        asked.selector.clusters = "leaf"
-        watching = house.admin("root").routes.Dispatch(asked)
-        await watching.read()
+    async with slow_child(house, PIECE) as (root, stubs, _), reading(house) as header:
         call = stubs.routes.PushOutput()
-        header = route_pb2.OutputHeader(
-            origin_uid=house.uid("root"), dispatch_id=dispatch_id, target_uid=LEAF, size=100_000
-        )
         await call.write(route_pb2.PushOutputRequest(header=header))
 
         async def trickle() -> None:
@@ -171,8 +172,24 @@ async def test_an_output_that_trickles_is_ended(house: Tree) -> None:
         finally:
             trickling.cancel()
             await asyncio.gather(trickling, return_exceptions=True)
-            watching.cancel()
-        assert not root.outputs.get(dispatch_id, LEAF)
+        assert not root.outputs.get(header.dispatch_id, LEAF)
+
+
+async def test_outputs_that_are_begun_and_not_finished_take_bounded_memory(
+    house: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulkserving, "_PUSHED_BYTES", 100_000)
+    async with slow_child(house, PIECE) as (_, stubs, _), reading(house) as header:
+        calls = []
+        for _ in range(4):
+            call = stubs.routes.PushOutput()
+            calls.append(call)
+            await call.write(route_pb2.PushOutputRequest(header=header))
+            await call.write(route_pb2.PushOutputRequest(data=bytes(30_000)))
+            if len(calls) < 4:
+                assert (await call.read()).taken_bytes == 30_000
+        assert await end_of(calls[3]) == "TOO_MANY_STREAMS"
+        assert [await end_of(call) for call in calls[:3]] == ["TOO_SLOW"] * 3
 
 
 async def test_calls_that_are_opened_and_not_made_are_bounded(house: Tree) -> None:

@@ -110,3 +110,31 @@ async def test_a_payload_on_a_thin_link_holds_up_neither_siblings_nor_its_own_tu
         assert own[-1] < PACE["dead_after"]
         assert root.shell.core.registry.known_epoch(uid) == epoch, "its tunnel was lost"
         assert goodput > 0.3
+
+
+async def test_an_output_on_its_way_up_a_thin_link_does_not_hold_up_its_own_tunnel(house: Tree) -> None:
+    root, output = house.nodes["root"], secrets.token_bytes(MIB // 2)
+    async with thin_link(root.address, bits_per_second=1e6, delay=0.05) as address:
+        far = await start_far(house, address)
+        uid, dispatch_id = house.uid("far"), secrets.token_hex(16)
+        command = command_pb2.Command(get=command_pb2.Get())
+        asked = route_pb2.DispatchRequest(dispatch_id=dispatch_id, command=command)
+        asked.selector.clusters = "far"
+        async for _ in house.admin("root").routes.Dispatch(asked):
+            pass
+        own: list[float] = []
+        pinging = asyncio.create_task(ping_for_ever(root, uid, own))
+        try:
+            begun = time.perf_counter()
+            async with asyncio.timeout(18):
+                await far.outputs.push(house.uid("root"), dispatch_id, uid, output)
+            goodput = len(output) * 8 / (time.perf_counter() - begun) / 1e6
+        finally:
+            pinging.cancel()
+            await asyncio.gather(pinging, return_exceptions=True)
+            await house.stop("far")
+    own.sort()
+    print(f"round trip {own[len(own) // 2] * 1000:.0f} ms, at most {own[-1] * 1000:.0f} ms; {goodput:.0%}")
+    assert root.outputs.get(dispatch_id, uid) == output
+    assert own[int(len(own) * 0.95)] <= 0.5
+    assert goodput > 0.3
