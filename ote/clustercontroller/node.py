@@ -214,7 +214,7 @@ class Node:
             views,
             self._clock,
             self._wall,
-            lambda: self._shim.error,
+            self._shim,
             self._clock.wall(),
         )
         count = self._observer.count

@@ -100,6 +100,8 @@ class Shell:
         self.budget = Budget()
         self.exit: asyncio.Future[fx.Exit] = asyncio.get_running_loop().create_future()
         self.commit_error: str = ""
+        self.commit_failed_at = 0.0
+        """Since when, while there is an error."""
         self.count: Count = lambda name, labels, value: None
         self._disk = disk
         self._clock = clock
@@ -296,6 +298,7 @@ class Shell:
     ) -> None:
         if error is not None:
             if not self.commit_error:
+                self.commit_failed_at = self._clock.now()
                 self._log.error("cannot write to disk, trying again", error=str(error))
             self.commit_error = str(error)
             self._writes = list({(write.table, write.key): write for write in self._writes}.values())
@@ -396,7 +399,8 @@ class Shell:
             )
         else:
             timeout = command.drain.timeout.ToTimedelta().total_seconds() if command.drain.HasField("timeout") else 30.0
-            self._inbox.append(ev.DrainAsked(effect.key, command.drain.off, timeout))
+            now_ms = round(self._clock.wall() * 1000)
+            self._inbox.append(ev.DrainAsked(effect.key, command.drain.off, timeout, now_ms))
 
     def _finish_here(self, effect: fx.FinishHere) -> None:
         result = command_pb2.Result(

@@ -87,6 +87,8 @@ class ShimLink:
         self._cancels: dict[str, asyncio.Task[None]] = {}
         self._log = structlog.get_logger("ote.clustercontroller.shim")
         self.error = "not connected yet"
+        self.failed_at = time.time()
+        """Since when, while there is an error."""
 
     async def run(self) -> None:
         """Connect, tell the core what the shim can do, follow its status; again and again."""
@@ -118,6 +120,7 @@ class ShimLink:
                 reason = f"{error.code().name}: {error.details()}"
             self._stub = None
             if not self.error:
+                self.failed_at = time.time()
                 self._post(ev.ShimDown(reason))
             self.error = reason
             await asyncio.sleep(_RETRY[min(attempt, len(_RETRY) - 1)])
@@ -328,6 +331,7 @@ class NoShim:
     """Stands where a cluster has no shim: the core answers such commands itself and never gets here."""
 
     error = ""
+    failed_at = 0.0
 
     def execute(self, effect: fx.Execute) -> None:
         raise AssertionError("a cluster without shim executes nothing")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ote.api.cluster.v1 import cluster_pb2
 from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.core.load import is_unwell
 from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
 from ote.clustercontroller.lanes import Lane
 from ote.clustercontroller.membership import Membership
@@ -26,16 +28,25 @@ _EXPIRING = 0.2
 """A certificate with less than this part of its life left should have been renewed."""
 
 
+class ShimHealth(Protocol):
+    """The way to the shim."""
+
+    error: str
+    """Empty while the shim answers, or when there is none."""
+    failed_at: float
+    """Seconds since 1970."""
+
+
 @dataclass(slots=True)
 class StatusReport:
-    """Reads the controller when it is asked. `shim_error` is empty while the shim answers, or when there is none."""
+    """Reads the controller when it is asked."""
 
     shell: Shell
     membership: Membership
     views: ClusterViews
     clock: Clock
     wall: Callable[[float], float]
-    shim_error: Callable[[], str]
+    shim: ShimHealth
     started: float
 
     @property
@@ -115,7 +126,8 @@ class StatusReport:
             found.append(cluster_pb2.Problem(reason=reason, message=message, since=timestamp(since), cluster=cluster))
 
         if self.shell.commit_error:
-            add("DISK", f"cannot write to disk: {self.shell.commit_error}", self.clock.wall())
+            failed_at = self.wall(self.shell.commit_failed_at)
+            add("DISK", f"cannot write to disk, and accepts nothing: {self.shell.commit_error}", failed_at)
         refused = core.parents.refused
         if refused is not None:
             add(refused.reason, refused.message, self.wall(core.connected_since))
@@ -128,15 +140,36 @@ class StatusReport:
         parent, home = core.parents.parent, core.parents.home
         if parent is not None and home is not None and parent.uid != home.uid:
             name = home.name or home.address
-            add("NOT_AT_HOME", f"attached to {parent.name} until {name} is back", self.wall(core.connected_since))
-        if error := self.shim_error():
-            add("SHIM_UNAVAILABLE", f"the shim does not answer: {error}", self.clock.wall())
+            link = self.shell.links.get(core.parents.active_link or 0)
+            since = self.wall(link.since if link is not None else core.connected_since)
+            add("NOT_AT_HOME", f"attached to {parent.name} until {name} is back", since)
+        if self.shim.error:
+            add("SHIM_UNAVAILABLE", f"the shim does not answer: {self.shim.error}", self.shim.failed_at)
         left = self.membership.expires - self.clock.wall()
         if left < self.membership.lifetime * _EXPIRING:
-            add("CERTIFICATE_EXPIRING", f"the certificate ends in {left:.0f} s and was not renewed", self.clock.wall())
+            due = self.membership.expires - self.membership.lifetime * _EXPIRING
+            add("CERTIFICATE_EXPIRING", f"the certificate ends in {left:.0f} s and was not renewed", due)
+        self._workload_problems(add)
         self._cluster_problems(found)
         elsewhere = self._elsewhere()
         return [*found[: _MAX_PROBLEMS - 1], *([elsewhere] if elsewhere is not None else [])]
+
+    def _workload_problems(self, add: Callable[[str, str, float, str], None]) -> None:
+        """What does not work in the clusters of the subtree, told as one: names are few, `get` shows the rest."""
+        totals = self.core.load.totals()
+        if not is_unwell(totals):
+            return
+        what = []
+        if totals.pods_failing:
+            what.append(f"{totals.pods_failing} pods fail or restart again and again")
+        if totals.clusters_ready < totals.clusters:
+            what.append(f"{totals.clusters - totals.clusters_ready} of {totals.clusters} clusters are not ready")
+        names = ",".join(totals.unwell)
+        message = f"{' and '.join(what)}, in {names or 'clusters below'}"
+        if totals.pods_failing and names:
+            message += f": 'ote-ctl get pods --clusters {names}'"
+        cluster = totals.unwell[0] if len(totals.unwell) == 1 else self.core.ctx.name
+        add("WORKLOADS_FAILING", message, self.wall(self.core.load.unwell_since), cluster)
 
     def _elsewhere(self) -> cluster_pb2.Problem | None:
         """The clusters below that hang under another parent than their own, told as one."""
@@ -155,6 +188,7 @@ class StatusReport:
         registry = self.core.registry
         for entry in registry.entries.values():
             state = registry.state(entry.uid)
+            since = self.wall(registry.since(entry.uid))
             if state == OFFLINE:
                 reason, message = "CHILD_OFFLINE", f"{entry.name} is not reachable"
             elif state == NAME_CONFLICT:
@@ -162,13 +196,14 @@ class StatusReport:
                 message = f"{entry.name}@{entry.uid[:8]} has a name that another holds: evict one of them"
             elif entry.facts.draining and state != AWAY:
                 reason, message = "DRAINING", f"{entry.name} is draining: 'ote-ctl cluster drain {entry.name} --off'"
+                since = entry.facts.draining_since_ms / 1000 or since
             else:
                 continue
             found.append(
                 cluster_pb2.Problem(
                     reason=reason,
                     message=message,
-                    since=timestamp(self.wall(registry.since(entry.uid))),
+                    since=timestamp(since),
                     cluster=entry.name,
                 )
             )

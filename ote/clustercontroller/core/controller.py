@@ -36,6 +36,8 @@ _BUSY_MS = 100
 _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
+ROOT_CANNOT_DRAIN = "a root has nobody to hand its children to; drain the controllers below it, or stop it"
+
 ASKED_FROM_BELOW = frozenset(
     {
         "ping",
@@ -415,10 +417,18 @@ class Controller:
 
     def _drain(self, on: bool) -> None:
         self.children.drain(on)
-        self.own.set_draining(on)
+        self.own.set_draining(on, self._self.draining_since_ms)
         self.registry.set_own(self.own.record())
 
     def _drain_asked(self, event: ev.DrainAsked) -> None:
+        if not event.off and self.parents.is_root:
+            self.ctx.emit(fx.FinishHere(event.key, FAILED, "ROOT_CANNOT_DRAIN", ROOT_CANNOT_DRAIN))
+            return
+        if not event.off and not self.registry.own.facts.advertise:
+            self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "it takes no children: there is nothing to drain"))
+            return
+        if self._self.draining == event.off:
+            self._self.draining_since_ms = 0 if event.off else event.since_ms
         self._self.draining = not event.off
         self.ctx.put("self", "self", self._self)
         self.ctx.barrier()
@@ -427,12 +437,14 @@ class Controller:
             self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "children are welcome again"))
             return
 
+        moved = "all children have moved" if self.children.remaining() else "it has no children, and takes none now"
+
         def done(stayed: list[str]) -> None:
             if stayed:
                 names = ", ".join(sorted(stayed))
                 self.ctx.emit(fx.FinishHere(event.key, FAILED, "CHILDREN_STAYED", f"could not move: {names}"))
             else:
-                self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "all children have moved"))
+                self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", moved))
 
         self._waiting.append(_Waiting(self.ctx.now + event.timeout, done))
 

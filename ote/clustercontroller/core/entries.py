@@ -113,6 +113,7 @@ class Sharing:
             software=intern(facts.software),
             journal_id=facts.journal_id,
             changed=self._list(facts.changed),
+            draining_since_ms=facts.draining_since_ms,
         )
 
     def _list(self, words: list[str]) -> list[str]:

@@ -276,6 +276,8 @@ class DrainAsked:
     key: str
     off: bool
     timeout: float
+    since_ms: int = 0
+    """Wall clock in milliseconds, to be shown and never compared."""
 
 
 @dataclass(slots=True)

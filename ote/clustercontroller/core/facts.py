@@ -114,9 +114,10 @@ class OwnRecord:
         version = self._status.version + 1 if self._status else 1
         self._status = Status(version, cluster_status, totals)
 
-    def set_draining(self, on: bool) -> None:
-        if self._settings.draining != on:
-            self._settings = replace(self._settings, draining=on)
+    def set_draining(self, on: bool, since_ms: int) -> None:
+        drains = replace(self._settings, draining=on, draining_since_ms=since_ms if on else 0)
+        if self._settings != drains:
+            self._settings = drains
             self.changed()
 
     def _merged(self) -> Facts:

@@ -70,6 +70,7 @@ class Facts:
     software: str = ""
     journal_id: str = ""
     changed: list[str] = field(default_factory=list)
+    draining_since_ms: int = 0
 
 
 class Resources(NamedTuple):

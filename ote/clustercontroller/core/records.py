@@ -21,6 +21,8 @@ class Self:
     beat: int = 0
     """A root's beats up to this number may have been used."""
     draining: bool = False
+    draining_since_ms: int = 0
+    """By the wall clock, to be shown."""
     incarnation: int = 1
     """Memory of this origin; grows when it learns that it has lost some."""
     journal_id: str = ""

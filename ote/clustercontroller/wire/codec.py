@@ -80,6 +80,7 @@ def _facts(value: m.Facts | None) -> pb.Facts | None:
         software=value.software,
         journal_id=value.journal_id,
         changed=value.changed,
+        draining_since_ms=value.draining_since_ms,
     )
 
 
@@ -98,6 +99,7 @@ def _from_facts(value: pb.Facts) -> m.Facts:
         software=value.software,
         journal_id=value.journal_id,
         changed=list(value.changed),
+        draining_since_ms=value.draining_since_ms,
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from ote.api.cluster.v1 import cluster_pb2
+from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2
 from ote.clustercontroller import details
 from ote.clustercontroller.core import events as ev
@@ -13,7 +17,7 @@ from ote.clustercontroller.details import STATUS_OF
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.wire.totals import totals_of
 from ote.model.errors import PermissionDenied
-from tests.wire.controller.tree import Tree, until
+from tests.wire.controller.tree import Tree, dispatch, until
 
 
 def status(running: int, failing: int = 0) -> shim_pb2.ClusterStatus:
@@ -50,6 +54,12 @@ async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> 
     answer = await line.admin("root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
     assert (answer.totals.capacity.cpu_millis, answer.totals.pods_failing) == (4000, 2)
     assert list(answer.totals.unwell) == ["edge"]
+    [problem] = [one for one in answer.problems if one.reason == "WORKLOADS_FAILING"]
+    assert (problem.cluster, problem.message) == (
+        "edge",
+        "2 pods fail or restart again and again, in edge: 'ote-ctl get pods --clusters edge'",
+    )
+    assert abs(problem.since.ToSeconds() - time.time()) < 10
     assert set(root.registry.details) == {line.uid("root"), line.uid("east")}
     listed = await line.admin("root").clusters.ListClusters(cluster_pb2.ListClustersRequest())
     assert {one.name: one.HasField("status") for one in listed.clusters}["edge"] is False
@@ -59,6 +69,20 @@ async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> 
     assert (edge.status.pods_running, edge.totals.pods_running, edge.status_stale) == (7, 7, False)
     east = await get(line, "east")
     assert (east.totals.clusters, east.HasField("status"), east.status_stale) == (1, False, False)
+
+
+async def test_problems_say_since_when(line: Tree) -> None:
+    east = line.nodes["east"]
+    drained = await dispatch(line.admin("root"), "east", command=command_pb2.Command(drain=command_pb2.Drain()))
+    assert drained == {"east": "SUCCEEDED"}
+    began = time.time()
+    await asyncio.sleep(1.1)
+    east.shell.commit_error, east.shell.commit_failed_at = "full", east.shell._clock.now() - 50
+    answer = await line.admin("east", "root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
+    east.shell.commit_error = ""
+    since = {problem.reason: problem.since.ToMilliseconds() / 1000 for problem in answer.problems}
+    assert abs(since["DISK"] - (time.time() - 50)) < 1
+    assert abs(since["DRAINING"] - began) < 1
 
 
 async def test_who_is_away_is_shown_as_its_parent_heard_it_last(line: Tree) -> None:

@@ -24,6 +24,10 @@ PARENT = m.Alternate("p", "p", "p:1")
 NOTHING = m.Digest(0, 0)
 
 
+HUB = m.Facts(version=1, advertise="c:8287")
+"""Of a controller that takes children."""
+
+
 class Seat:
     """The controller "c" under "p", or as a root. `said` has what it has sent since it was last taken."""
 
@@ -446,7 +450,7 @@ def test_labels_that_cannot_be_end_their_command_and_change_nothing() -> None:
 
 
 def test_a_drain_that_moves_nobody_fails_with_the_names_of_those_who_stayed() -> None:
-    seat = Seat(root=True)
+    seat = Seat(facts=HUB)
     for name in ("west", "east"):
         seat.child(name)
     seat.do(ev.DrainAsked("r/d1", False, 3.0))
@@ -462,7 +466,7 @@ def test_a_drain_that_moves_nobody_fails_with_the_names_of_those_who_stayed() ->
 
 
 def test_a_drain_ends_when_the_last_child_is_seen_elsewhere_or_has_had_its_time_and_is_remembered_first() -> None:
-    seat = Seat(root=True)
+    seat = Seat(facts=HUB)
     east = seat.child("east")
     seat.do(ev.DrainAsked("r/d1", False, 30.0))
     kinds = [type(effect) for effect in seat.effects]
@@ -475,8 +479,35 @@ def test_a_drain_ends_when_the_last_child_is_seen_elsewhere_or_has_had_its_time_
     assert [(f.state, f.message) for f in seat.of(fx.FinishHere)] == [("SUCCEEDED", "all children have moved")]
 
 
+@pytest.mark.parametrize(
+    ("seat", "state", "reason", "says"),
+    [
+        (Seat(root=True, facts=HUB), "FAILED", "ROOT_CANNOT_DRAIN", "a root has nobody to hand its children to"),
+        (Seat(), "SUCCEEDED", "", "it takes no children: there is nothing to drain"),
+    ],
+)
+def test_a_root_and_a_leaf_do_not_drain_and_say_why(seat: Seat, state: str, reason: str, says: str) -> None:
+    seat.do(ev.DrainAsked("r/d1", False, 30.0, 1_000))
+    [finish] = seat.of(fx.FinishHere)
+    assert (finish.state, finish.reason) == (state, reason)
+    assert finish.message.startswith(says)
+    assert not seat.core.registry.own.facts.draining
+
+
+def test_since_when_it_drains_is_remembered_and_told() -> None:
+    seat = Seat(facts=HUB)
+    seat.do(ev.DrainAsked("r/d1", False, 30.0, 1_000))
+    seat.do(ev.DrainAsked("r/d2", False, 30.0, 2_000))
+    assert [finish.message for finish in seat.of(fx.FinishHere)] == ["it has no children, and takes none now"] * 2
+    assert seat.core.registry.own.facts.draining_since_ms == 1_000
+    kept = {put.key: put.value for put in seat.of(fx.Put) if put.table == "self"}
+    assert kept["self"].draining_since_ms == 1_000
+    seat.do(ev.DrainAsked("r/d3", True, 30.0, 3_000))
+    assert seat.core.registry.own.facts.draining_since_ms == 0
+
+
 def test_an_evicted_child_that_has_not_gone_does_not_hold_up_a_drain() -> None:
-    seat = Seat(root=True)
+    seat = Seat(facts=HUB)
     seat.child("east")
     seat.do(ev.DrainAsked("r/d1", False, 30.0))
     seat.do(ev.Evict(1, "east"))

@@ -98,7 +98,7 @@ def test_draining_is_told_once_when_it_changes() -> None:
     own = Own()
     first = own.facts.version
     for on in (False, True, True, False):
-        own.own.set_draining(on)
+        own.own.set_draining(on, 7)
     assert (own.facts.draining, own.facts.version) == (False, first + 2)
 
 
