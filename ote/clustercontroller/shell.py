@@ -39,7 +39,7 @@ _MAX_LOOKING_UP = 4
 """Look-ups that are answered at once: a child that floods with them gets BUSY, and takes no more of the loop."""
 _AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
 """Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
-_LAZY = 0.003
+_LAZY = 0.02
 """Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
 commit that somebody waits for, if one comes so soon, and do not stand in its way."""
 
