@@ -39,6 +39,8 @@ _SHARE = 0.25
 """Of the loop's time, what the items of one child may take while there are other children."""
 _SHARE_BURST = 0.02
 """Seconds of work that a child may be ahead of its share."""
+_GATHER = 0.01
+"""Seconds for which a report waits for those of other targets, once such have come: fewer frames, with more in each."""
 _now = MonotonicClock().now
 
 Post = Callable[[ev.Event], None]
@@ -68,9 +70,19 @@ class _Writer:
         self._write = write
         self._ready = asyncio.Event()
         self._closing = False
+        self._soon: asyncio.TimerHandle | None = None
         self.broken = False
 
     def wake(self) -> None:
+        self._ready.set()
+
+    def wake_soon(self) -> None:
+        """As `wake`, a little later: more may come, and goes in the same frame."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_GATHER, self._is_soon)
+
+    def _is_soon(self) -> None:
+        self._soon = None
         self._ready.set()
 
     def close(self) -> None:
@@ -93,6 +105,8 @@ class _Writer:
             self.broken = True
         finally:
             self.lanes.clear()
+            if self._soon is not None:
+                self._soon.cancel()
 
 
 class _Share:
@@ -260,6 +274,8 @@ class ParentLink:
         self._closed = asyncio.Event()
         self._welcomed = False
         self._writer: _Writer | None = None
+        self._told = ("", 0.0)
+        """The target of the last report, and when it came."""
 
     def send(self, item: m.Item) -> bool:
         """Queue an item; False when its lane refused it."""
@@ -271,8 +287,17 @@ class ParentLink:
             self._post(ev.LinkLost(self.number, "the parent does not read"))
             return True
         if self._writer is not None:
-            self._writer.wake()
+            if isinstance(item, m.Report | m.Reports) and self._one_of_many(item.target_uid):
+                self._writer.wake_soon()
+            else:
+                self._writer.wake()
         return taken
+
+    def _one_of_many(self, target_uid: str) -> bool:
+        """Whether other targets have said something just before: their dispatch waits for all of them."""
+        now, (before, at) = _now(), self._told
+        self._told = target_uid, now
+        return before != target_uid and now - at < _GATHER
 
     def close(self, reason: str) -> None:
         """End the link once what is queued has been written."""
