@@ -21,16 +21,15 @@ PYTEST = $(BIN)/python -m pytest
 # The folders of tests among those named that have any.
 present = $(strip $(foreach name,$(1),$(if $(shell find tests/$(name) -name 'test_*.py' 2>/dev/null | head -n 1),tests/$(name))))
 QUICK := $(call present,unit scenarios shell wire arch)
-SUITE := $(call present,conformance)
-SERIAL := $(call present,e2e)
+SLOW := $(call present,e2e conformance)
+TIMED := $(call present,wire e2e)
 # These alone reach every branch of the model and of the cores: no processes, no sockets, half a minute of one core.
 WHOLE := $(call present,unit/model unit/clustercontroller unit/shims) tests/scenarios/test_scenarios.py
 COVERED := ote/model/*,ote/*/core/*,ote/*/*/core/*
 HISTORIES ?= 2000
 FIRST_SEED ?= $(shell date +%s)
-# What is measured against its own quiet moment shares the machine with no other test.
-MEASURED := $(wildcard tests/wire/controller/test_isolation.py tests/wire/controller/test_thin_links.py)
-# The suite for shims mostly waits, so more workers than cores; real trees are timed, so one at a time.
+# Real trees and the suite for shims often wait, so more workers than cores. What is marked as timed runs alone.
+SLOW_JOBS ?= 3
 SUITE_JOBS ?= 4
 
 .DEFAULT_GOAL := help
@@ -92,9 +91,9 @@ released: environment-dev  ## record the present proto/ as released: `make check
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 test: coverage  ## every test that needs Python alone
-	$(if $(QUICK),$(PYTEST) -n $(JOBS) --dist worksteal $(QUICK) $(MEASURED:%=--ignore=%) $(WHOLE:%=--ignore=%))
-	$(if $(SUITE),$(PYTEST) -n $(SUITE_JOBS) --dist worksteal $(SUITE))
-	$(if $(SERIAL)$(MEASURED),$(PYTEST) $(MEASURED) $(SERIAL))
+	$(if $(QUICK),$(PYTEST) -n $(JOBS) --dist worksteal -m 'not timed' $(QUICK) $(WHOLE:%=--ignore=%))
+	$(if $(SLOW),$(PYTEST) -n $(SLOW_JOBS) --dist loadgroup -m 'not timed' $(SLOW))
+	$(if $(TIMED),$(PYTEST) -m timed $(TIMED))
 
 test-real: environment-dev
 	PYTHON=$(BIN)/python tests/real/install.sh

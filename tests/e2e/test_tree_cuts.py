@@ -13,6 +13,8 @@ from ote.apps.localtree import until_online
 from tests.e2e.cut_link import cut_link
 from tests.e2e.trees import DEAD_AFTER, SLACK, Tree, request_of, settled, until_moved
 
+pytestmark = pytest.mark.timed
+
 SILENT = DEAD_AFTER + 1.0
 HOME_WITHIN = 10.0
 NOOP = command_pb2.Command(noop=command_pb2.Noop())

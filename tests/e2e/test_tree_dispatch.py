@@ -37,7 +37,7 @@ from tests.e2e.trees import (
     watched,
 )
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("dispatch")]  # one tree for all
 
 PENDING = route_pb2.TARGET_STATE_PENDING
 QUEUED = route_pb2.TARGET_STATE_QUEUED

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.apps.localtree import tail, until_online
@@ -27,6 +29,8 @@ from tests.e2e.trees import (
     until_target,
     watched,
 )
+
+pytestmark = pytest.mark.timed
 
 HOME_WITHIN = 10.0
 ABRUPT = 1.0

@@ -20,7 +20,7 @@ from ote.client.client import Client
 from ote.model.errors import Internal, NotFound
 from tests.e2e.trees import DEAD_AFTER, FAST, OFFLINE, ONLINE, SLACK, Tree, accepted, request_of, until_state, watched
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("registry")]  # one tree for all
 
 HOME = {"region": "root", "edge-1": "region", "edge-2": "region"}
 NOOP = command_pb2.Command(noop=command_pb2.Noop())

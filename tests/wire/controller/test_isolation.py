@@ -22,6 +22,8 @@ from ote.pki import new_key
 from ote.rpc.tls import TlsIdentity
 from tests.wire.controller.tree import Raw, Stubs, Tree, attached, dispatch, hello, record, until
 
+pytestmark = pytest.mark.timed
+
 LEAF = "a" * 32
 SLACK = 0.08
 """Seconds that p99 may grow by beside the half: all of this runs on one loop, on a machine with other work."""
