@@ -175,9 +175,19 @@ class Checks:
                 continue
             for uid in below:
                 yield from self._entry(site, truth[uid])
+            yield from self._sums(site, [truth[uid] for uid in below])
             parent = site.process.parent()
             if parent is not None:
                 yield from self._told_by(parent, site.process)
+
+    def _sums(self, site: Site, below: list[Site]) -> Iterator[str]:
+        """The sums of a controller are those of all that have told their status, at or below it."""
+        cores = [other.process.core for other in (site, *below) if other.process is not None]
+        told = [core.load._own.totals for core in cores if core.load._own is not None]
+        running = sum(totals.pods_running for totals in told)
+        totals = cores[0].load.totals()
+        if (totals.clusters, totals.pods_running) != (len(told), running):
+            yield f"{site.name} has the sums {totals}, they are of {len(told)} with {running}"
 
     def _told_by(self, parent: Process, child: Process) -> Iterator[str]:
         """What comes from above, and has to be as the parent would say it now."""
@@ -185,6 +195,9 @@ class Checks:
         lacks = parent.core.registry.evicted - child.core.registry.evicted
         if lacks:
             yield f"{name} has not heard of the evictions {sorted(lacks)}"
+        own, known = (process.core.registry.details.get(child.uid) for process in (child, parent))
+        if own is not None and (known is None or known.status != own.status):
+            yield f"{parent.site.name} has the status {known} of {name}, it is {own}"
         alternates = parent.core.children._collect().for_child(child.uid)
         if child.core.parents.alternates != alternates:
             yield f"{name} knows {child.core.parents.alternates}, should know {alternates}"

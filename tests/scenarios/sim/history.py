@@ -9,6 +9,8 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.states import FAILED, OUTCOME_UNKNOWN, SUCCEEDED
 from tests.scenarios.sim.checks import Checks, Violation
@@ -239,6 +241,15 @@ class History:
             body = {"labels": {"k": str(self.rng.randint(0, 9))}}
             self._keep(self.world.submit(origin, [site], "set_facts", body=body))
 
+    def load(self) -> None:
+        """A shim tells its status."""
+        site = self.pick("e", "a", "r")
+        if site.process is not None and site.shim is not None:
+            running = self.rng.randint(0, 99)
+            self.say(f"status of {site.name}: {running}")
+            totals = m.Totals(clusters=1, clusters_ready=1, pods_running=running)
+            site.process.post(ev.ShimStatus(str(running).encode(), totals))
+
     def submit(self) -> None:
         running = self.running()
         if not running:
@@ -284,7 +295,7 @@ class History:
         often: list[Callable[[], None]] = [self.submit] * 6 + [self.start] * 3 + [self.kill] * 2
         often += [self.cut, self.cut_home, self.heal, self.heal, self.break_link, self.snapshot, self.cancel]
         rare = [self.power_off, self.stop, self.isolate, self.delay, self.sleep, self.sleep, self.drain, self.drain]
-        rare += [self.label, self.restart_shim]
+        rare += [self.label, self.load, self.restart_shim]
         disasters = [self.roll_back, self.lose_disk, self.clone, self.evict]
         if self.focus == "memory" and self.disasters:
             often += [self.snapshot] * 8 + [self.submit] * 4 + [self.restart_shim] * 3
