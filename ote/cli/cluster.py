@@ -15,7 +15,7 @@ from ote.cli.output import Column, Format, as_json, print_table, show, state_tex
 from ote.cli.params import output_option, selector_options, timeout_option
 from ote.cli.program import Nouns, connected, note
 from ote.cli.sending import Sending, selector_of, send_and_show
-from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name
+from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name, totals_text
 from ote.client.client import Client
 from ote.model.errors import NotFound
 from ote.model.names import check_name, is_name
@@ -158,7 +158,11 @@ def get(name: str, output: Format) -> None:
     \b
     JSON: a cluster as in list, and "state_since","draining","advertise","instance","version","changed_facts":[],
       "descendants","status":{"ready","message","capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},
-      "pods_running","pods_failing","as_of"}
+      "pods_running","pods_failing","as_of"},"status_as_of","status_stale","totals":{"clusters","clusters_ready",
+      "capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},"pods_running","pods_failing","unwell":[]}
+
+    The status is asked of the cluster itself; while that does not answer it is what it told last (stale). Totals are
+    sums over it and all below it.
 
     \b
     Example:
@@ -185,7 +189,9 @@ def _print_detail(one: Document) -> None:
         else "none",
         "Workloads": ", ".join(f"{count} {kind}" for kind, count in status.get("workloads", {}).items()),
         "Pods": f"{status['pods_running']} running, {status['pods_failing']} failing" if status else "",
+        "As of": f"{age(one['status_as_of'])} ago; it does not answer now" if one["status_stale"] else "",
         "Below": f"{one['descendants']} clusters" if one["descendants"] else "",
+        "In all": totals_text(one["totals"]) if one["descendants"] else "",
         "Address": one["advertise"],
         "Version": one["version"],
         "Uid": one["uid"],

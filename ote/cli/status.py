@@ -7,7 +7,7 @@ import click
 from ote.cli.output import Column, Format, print_table, show
 from ote.cli.params import output_option
 from ote.cli.program import connected
-from ote.cli.views import Document, age, size_text, status_view
+from ote.cli.views import Document, age, size_text, status_view, totals_text
 
 
 @click.command()
@@ -23,8 +23,8 @@ def status(output: Format) -> None:
        "problems":[{"reason","message","since","cluster"}],
        "tunnels":[{"peer","direction":"parent"|"child","since","sent_bytes":{LANE:n},"received_bytes","queued_bytes","refused_items",
          "silent_ms","bulk_streams"}],
-       "clusters":{STATE:count},"alternates":[],"unsettled_dispatches","oldest_unsettled","started",
-       "certificate_expires"}
+       "clusters":{STATE:count},"totals":{as in cluster get},"alternates":[],"unsettled_dispatches","oldest_unsettled",
+       "started","certificate_expires"}
 
     \b
     Example:
@@ -45,6 +45,7 @@ def _print(one: Document) -> None:
         + (f" for {age(one['connected_since'])}" if one["connected_since"] else "")
         + f", beat {one['beat']}",
         "Clusters": counts or "none below",
+        "In all": totals_text(one["totals"]),
         "Dispatches": _dispatches(one),
         "Alternates": ", ".join(one["alternates"]),
         "Certificate": f"until {one['certificate_expires']}" if one["certificate_expires"] else "",

@@ -83,6 +83,9 @@ def cluster_detail(cluster: cluster_pb2.Cluster) -> Document:
         "changed_facts": list(cluster.changed_facts),
         "descendants": cluster.descendants,
         "status": _status_view(cluster.status) if cluster.HasField("status") else None,
+        "status_as_of": moment(cluster.status_as_of),
+        "status_stale": cluster.status_stale,
+        "totals": _totals_view(cluster.totals),
     }
 
 
@@ -108,6 +111,34 @@ def _status_view(status: shim_pb2.ClusterStatus) -> Document:
         "pods_failing": status.pods_failing,
         "as_of": moment(status.as_of),
     }
+
+
+def _totals_view(totals: cluster_pb2.Totals) -> Document:
+    return {
+        "clusters": totals.clusters,
+        "clusters_ready": totals.clusters_ready,
+        "capacity": _resources(totals.capacity),
+        "usage": _resources(totals.usage),
+        "nodes": totals.nodes,
+        "nodes_ready": totals.nodes_ready,
+        "workloads": dict(sorted(totals.workloads.items())),
+        "pods_running": totals.pods_running,
+        "pods_failing": totals.pods_failing,
+        "unwell": list(totals.unwell),
+    }
+
+
+def totals_text(totals: Document) -> str:
+    """Sums over a subtree in a line; empty where nobody has told anything."""
+    if not totals["clusters"]:
+        return ""
+    used, whole = totals["usage"], totals["capacity"]
+    return (
+        f"{totals['clusters_ready']} of {totals['clusters']} clusters ready, "
+        f"{totals['pods_running']} pods running, {totals['pods_failing']} failing, "
+        f"{used['cpu_millis'] / 1000:.1f} of {whole['cpu_millis'] / 1000:.0f} cores, "
+        f"{size_text(used['memory_bytes'])} of {size_text(whole['memory_bytes'])} memory"
+    )
 
 
 def _resources(resources: shim_pb2.Resources) -> Document:
@@ -240,6 +271,7 @@ def status_view(status: cluster_pb2.GetControllerStatusResponse) -> Document:
         ],
         "tunnels": [_tunnel_view(tunnel) for tunnel in status.tunnels],
         "clusters": dict(sorted(status.clusters.items())),
+        "totals": _totals_view(status.totals),
         "alternates": list(status.alternates),
         "unsettled_dispatches": status.unsettled_dispatches,
         "oldest_unsettled": moment(status.oldest_unsettled),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import yaml
 
@@ -140,6 +141,11 @@ def test_get_shows_a_cluster_and_its_status(root: FakeController, ctl: Ctl) -> N
     one.status.workloads["Deployment"] = 2
     one.draining = True
     one.descendants = 4
+    one.status_stale = True
+    one.status_as_of.FromSeconds(int(time.time()) - 120)
+    one.totals.clusters, one.totals.clusters_ready, one.totals.pods_running = 5, 4, 7
+    one.totals.capacity.cpu_millis, one.totals.usage.cpu_millis = 8000, 1500
+    one.totals.capacity.memory_bytes, one.totals.usage.memory_bytes = 16_000_000_000, 2_000_000_000
     answer = cluster_pb2.GetClusterResponse(cluster=one)
 
     def me(request: object) -> cluster_pb2.GetClusterResponse:
@@ -149,8 +155,12 @@ def test_get_shows_a_cluster_and_its_status(root: FakeController, ctl: Ctl) -> N
     text = ctl.ok("cluster", "get", "edge-1")
     for line in ("State:     OFFLINE", "Home:      east", "Draining:  yes", "Pods:      3 running, 0 failing"):
         assert line in text.splitlines()
+    assert "As of:     2m ago; it does not answer now" in text.splitlines()
+    in_all = "4 of 5 clusters ready, 7 pods running, 0 failing, 1.5 of 8 cores, 2.0 GB of 16.0 GB memory"
+    assert f"In all:    {in_all}" in text.splitlines()
     document = json.loads(ctl.ok("cluster", "get", "edge-1", "-o", "json"))
     assert document["status"]["workloads"] == {"Deployment": 2}
+    assert (document["totals"]["clusters"], document["status_stale"]) == (5, True)
 
 
 def test_a_cluster_that_does_not_exist_is_not_found(root: FakeController, ctl: Ctl) -> None:

@@ -105,11 +105,13 @@ def test_status_tells_first_what_is_wrong(root: FakeController, ctl: Ctl) -> Non
     status.problems.add(reason="CHILD_OFFLINE", message="nothing heard", cluster="edge-2").since.GetCurrentTime()
     status.tunnels.add(peer="east", sent_bytes={"beat": 100, "results": 2000}, received_bytes=3_000_000)
     status.unsettled_dispatches = 2
+    status.totals.clusters = 3
     root.will("GetControllerStatus", status, status)
     lines = ctl.ok("status").splitlines()
     assert lines[0].startswith("CHILD_OFFLINE edge-2 for ")
     assert "Clusters:    1 OFFLINE, 3 ONLINE" in lines
     assert "Dispatches:  2 not settled" in lines
+    assert [line for line in lines if line.startswith("In all:      0 of 3 clusters ready")]
     assert "beat 100 B results 2.0 kB" in lines[-1]
     document = json.loads(ctl.ok("status", "-o", "json"))
     assert document["tunnels"][0]["sent_bytes"] == {"beat": 100, "results": 2000}
