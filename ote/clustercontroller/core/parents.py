@@ -34,6 +34,10 @@ from ote.clustercontroller.core.refusals import Refusals
 from ote.clustercontroller.core.search import Search
 
 _DRAIN_WITHIN = 5.0
+_HEARTBEAT_PATIENCE = 1.25
+"""Heartbeat intervals after which a heartbeat is sent though no beat has come."""
+_ANSWER_BEFORE = 0.75
+"""Heartbeat intervals before that time, within which a beat is answered: not those that come sooner than usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +373,8 @@ class Parents:
             self._lost(link, reason, cause, useless=True)
             return
         self._follow(link)
+        if self._heartbeat_at - self._ctx.now < _ANSWER_BEFORE * link.heartbeat:
+            self._heartbeat(link)
         if link.draining and not drained:
             self._ctx.log("info", "parent is draining", parent=key(link.candidate))
             self._search.begin()
@@ -530,10 +536,7 @@ class Parents:
         """What is due while there is a parent."""
         now = self._ctx.now
         if now >= self._heartbeat_at:
-            due = self._heartbeat_at + active.heartbeat
-            self._heartbeat_at = due if due > now else now + active.heartbeat
-            silence = int((now - active.heard) * 1000)
-            self._ctx.send(active.number, m.Heartbeat(silence, self._callbacks.whole_digest()))
+            self._heartbeat(active)
         if now >= self._cut_off.due:
             self._cut_off.step()
             if self._cut_off.leaving:
@@ -548,6 +551,13 @@ class Parents:
         if now >= self._upward.at:
             self._upward.at = NEVER
             self._search.refresh()
+
+    def _heartbeat(self, active: Link) -> None:
+        """Sent in answer to a beat, so that both ends wake once for both; by itself where no beat comes."""
+        now = self._ctx.now
+        self._heartbeat_at = now + active.heartbeat * _HEARTBEAT_PATIENCE
+        silence = int((now - active.heard) * 1000)
+        self._ctx.send(active.number, m.Heartbeat(silence, self._callbacks.whole_digest()))
 
     def _excuse_sleep(self) -> None:
         """Who was asleep (stopped, suspended, starved) has not measured silence: time asleep does not count."""

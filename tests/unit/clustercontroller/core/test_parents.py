@@ -70,7 +70,22 @@ def test_a_home_without_a_name_is_known_by_name_once_it_has_answered() -> None:
     assert world.parents.home == HOME
 
 
-def test_heartbeats_leave_at_the_pace_of_the_parent() -> None:
+def test_a_beat_is_answered_by_a_heartbeat_unless_it_comes_early() -> None:
+    world = World()
+    world.start()
+    world.run(1.0)
+    world.welcome("E", S(10, 1), heartbeat_ms=500)
+    world.attach("E")
+    told = []
+    for number in range(1, 9):
+        world.run(world.now + 0.2)
+        world.beat("E", S(10 + number, 1))
+        told.append(len(world.sent("E", m.Heartbeat)))
+    assert told == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert all(beat.silence_ms == 0 for beat in world.sent("E", m.Heartbeat))
+
+
+def test_heartbeats_leave_at_the_pace_of_the_parent_also_without_beats() -> None:
     world = World()
     world.start()
     world.run(1.0)
@@ -79,7 +94,7 @@ def test_heartbeats_leave_at_the_pace_of_the_parent() -> None:
     world.beat("E", S(11, 1))
     world.run(3.1)
     beats = world.sent("E", m.Heartbeat)
-    assert [beat.silence_ms for beat in beats] == [500, 1000, 1500, 2000]
+    assert [beat.silence_ms for beat in beats] == [500, 1125, 1750]
     assert beats[0].digest == m.Digest(4, 5)
 
 
