@@ -203,7 +203,7 @@ class Registry(Chains):
         before = (entry.up, entry.facts)
         self._sums.leave(entry)
         journal = entry.facts.journal_id
-        new_facts = self._take_facts(entry, record)
+        self._take_facts(entry, record)
         if entry.uid != via and entry.up != record.up:
             entry.up = record.up
             entry.changed_at = self.ctx.now
@@ -217,8 +217,7 @@ class Registry(Chains):
             self._shown[entry.uid] = None
         if before == (entry.up, entry.facts):
             return new_status
-        if new_facts or entry.up != before[0]:
-            self._save(entry)
+        self._save(entry)
         self._telling.change(entry.uid)
         self._shown[entry.uid] = None
         return True
@@ -304,12 +303,10 @@ class Registry(Chains):
         else:
             self._answer(old_via, away)
 
-    def _take_facts(self, entry: ClusterEntry, record: ClusterRecord) -> bool:
-        """Take facts as told; whether they are new."""
-        if record.facts is None or record.facts == entry.facts:
-            return False
-        entry.facts = self._sharing.facts(record.facts)
-        return True
+    def _take_facts(self, entry: ClusterEntry, record: ClusterRecord) -> None:
+        """Take facts as told; the same stay the same object."""
+        if record.facts is not None and record.facts != entry.facts:
+            entry.facts = self._sharing.facts(record.facts)
 
     def _take_status(self, record: ClusterRecord) -> bool:
         """Take the status that a direct child, or this cluster, tells of itself; whether it is new."""

@@ -65,6 +65,19 @@ def test_the_sums_are_of_this_cluster_and_the_children_that_can_be_reached(seat:
     assert seat.load.details("b") is not None
 
 
+def test_details_of_this_cluster_are_as_of_its_shim_and_the_sums_as_of_now(seat: Seat) -> None:
+    nothing = seat.load.details("root")
+    assert nothing is not None
+    assert (nothing.status, nothing.at) == (m.Status(0, b"", m.Totals()), seat.ctx.now)
+    seat.load.shim_status(ev.ShimStatus(b"own", ONE))
+    said_at = seat.ctx.now
+    seat.pass_time(50.0)
+    seat.say("a", 1, ONE)
+    own = seat.load.details("root")
+    assert own is not None
+    assert (own.status.cluster_status, own.status.totals.clusters, own.at) == (b"own", 2, said_at)
+
+
 def test_they_are_told_when_they_changed_and_at_most_every_30_seconds(seat: Seat) -> None:
     seat.pass_time(5.0)
     assert seat.told == []

@@ -682,3 +682,14 @@ def test_the_command_of_a_settled_dispatch_is_not_kept() -> None:
     assert dispatch.row.inline is None
     end.crash()
     assert [end.state("d1", uid) for uid in (E1, E2)] == ["SUCCEEDED", "OUTCOME_UNKNOWN"]
+
+
+def test_nobody_hears_accepted_or_cancelled_before_that_is_on_disk_not_even_who_asks_again() -> None:
+    end = OriginEnd(online(E1), held=True)
+    assert end.submit("d1", E1) is None
+    assert end.submit("d1", E1) is None
+    end.commit()
+    assert end.answer() is not None
+    assert end.cancel("d1") is None
+    end.commit()
+    assert end.answer() is not None
