@@ -23,8 +23,8 @@ from typing import Generic, Protocol, TypeVar
 
 from ote.clustercontroller.core import messages as m
 
-FRAME_BYTES = 32 * 1024
-"""A frame holds items up to this size, or a single one that is larger."""
+FRAME_BYTES = 60 * 1024
+"""A frame holds items up to this size, or a single one that is larger: what a window of HTTP/2 takes at once."""
 
 
 MAX_ITEM = 3 * 1024 * 1024

@@ -43,6 +43,10 @@ _LAZY = 0.02
 """Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
 commit that somebody waits for, if one comes so soon, and do not stand in its way."""
 
+_PAUSE = 0.001
+"""Seconds between two commits while more than one event waits for each: they become fewer and larger, and so do the
+frames that follow them. A single one never waits."""
+
 
 class Dialer(Protocol):
     """Opens channels to members of the tree."""
@@ -312,7 +316,9 @@ class Shell:
                 self._execute(effects)
         finally:
             self._busy = busy
-        if self._urgent:
+        if self._urgent and len(waiting) > 1:
+            self._loop.call_later(_PAUSE, self._flush)
+        elif self._urgent:
             self._flush()
         if self._inbox and not self._busy:
             self.post(self._inbox.popleft())
