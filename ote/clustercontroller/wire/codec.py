@@ -145,8 +145,8 @@ def _from_record(value: pb.ClusterRecord) -> m.ClusterRecord:
     )
 
 
-def _target(value: m.DeliveryTarget) -> pb.DeliveryTarget:
-    return pb.DeliveryTarget(
+def _target(value: m.DeliveryTarget, make: Callable[..., pb.DeliveryTarget] = pb.DeliveryTarget) -> pb.DeliveryTarget:
+    return make(
         uid=value.uid,
         journal_id=value.journal_id,
         seq=value.seq,
@@ -241,12 +241,12 @@ def _deliver(v: m.Deliver, make: Callable[..., pb.Deliver] = pb.Deliver) -> pb.D
         ttl_ms=v.ttl_ms,
         timeout_ms=v.timeout_ms,
         hop_limit=v.hop_limit,
-        targets=[_target(target) for target in v.targets],
+        inline=v.inline or b"",
     )
     if v.payload is not None:
         item.payload.CopyFrom(encode_payload(v.payload))
-    else:
-        item.inline = v.inline or b""
+    for target in v.targets:
+        _target(target, item.targets.add)
     return item
 
 
@@ -490,7 +490,7 @@ def _from_alternates(v: pb.Alternates) -> m.Alternates:
 
 
 def _from_deliver(v: pb.Deliver) -> m.Deliver:
-    has_payload = v.WhichOneof("body") == "payload"
+    has_payload = v.HasField("payload")
     return m.Deliver(
         origin_uid=v.origin_uid,
         origin_name=v.origin_name,

@@ -110,38 +110,34 @@ class ClusterViews:
 
 
 def target(row: TargetRow, output: bytes = b"") -> route_pb2.Target:
-    """One target of a dispatch."""
+    """One target of a dispatch, with what the cluster itself said: a Result once it has ended, a Progress before."""
+    message, reason = row.message, row.reason
+    said: command_pb2.Result | command_pb2.Progress | None = None
+    if row.body and row.state in states.FINAL:
+        said = result = command_pb2.Result.FromString(row.body)
+        output, message, reason = output or result.output, message or result.message, reason or result.reason
+        if row.state == states.EXPIRED and reason == states.CANCELLED:
+            reason, message = states.EXPIRED, "its time was over before it took effect"
+    elif row.body:
+        said = command_pb2.Progress.FromString(row.body)
+        message = said.message or message
     view = route_pb2.Target(
         cluster=row.name,
         uid=row.uid,
         state=TARGET_STATE[row.state],
-        message=row.message,
-        reason=row.reason,
+        message=message,
+        reason=reason,
         attempts=row.attempts,
         latency_ms=row.latency_ms,
         journal_number=row.journal_number,
         output=output,
-        since=timestamp(row.since) if row.since else None,
     )
-    if row.body:
-        _fill(view, row)
+    if said is not None and said.objects:
+        view.objects.extend(said.objects)
+    if row.since:
+        since, milliseconds = view.since, round(row.since * 1000)
+        since.seconds, since.nanos = milliseconds // 1000, milliseconds % 1000 * 1_000_000
     return view
-
-
-def _fill(view: route_pb2.Target, row: TargetRow) -> None:
-    """What the cluster itself said: a Result once it has ended, a Progress before."""
-    if row.state in states.FINAL:
-        result = command_pb2.Result.FromString(row.body)
-        view.objects.extend(result.objects)
-        view.output = view.output or result.output
-        view.message = view.message or result.message
-        view.reason = view.reason or result.reason
-        if row.state == states.EXPIRED and view.reason == states.CANCELLED:
-            view.reason, view.message = states.EXPIRED, "its time was over before it took effect"
-    else:
-        progress = command_pb2.Progress.FromString(row.body)
-        view.objects.extend(progress.objects)
-        view.message = progress.message or view.message
 
 
 def count(rows: Iterable[TargetRow]) -> dict[str, int]:
