@@ -18,7 +18,7 @@ FLOOR = 16 * 1024
 MOST = 512 * 1024
 SLOW = 0.5
 """A round trip that takes so long is slow on any link that has ever been quicker."""
-_BEARABLE = 0.004
+_BEARABLE = 0.002
 """Seconds that the tunnel may wait for bulk, beside one round trip of the quiet link. So little, because on a quick
 link a small credit is as fast as a large one."""
 _MUCH = 4

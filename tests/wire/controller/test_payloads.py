@@ -26,7 +26,7 @@ from ote.model.errors import Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
-from tests.wire.controller.tree import Tree, until
+from tests.wire.controller.tree import Tree, dispatch, until
 
 BODY = os.urandom(5 * PIECE + 1000)
 NAME = name_of(BODY)
@@ -211,3 +211,37 @@ async def test_a_hop_passes_pieces_on_while_the_next_ones_come(tree: Tree) -> No
     await tree.stop("leaf")
     await until(lambda: not region.payloads.pieces._serving)
     assert not region.payloads.pieces._by_link
+
+
+async def test_who_loses_its_parent_fetches_the_rest_from_the_next_one(tree: Tree) -> None:
+    root = await tree.start("root")
+    region = await tree.start("region", "root")
+    leaf = await tree.start("leaf", "region", children=False)
+    await until(lambda: root.shell.core.registry.find("leaf") is not None)
+    await until(lambda: leaf.shell.core.parents.alternates.grandparent is not None, within=10)
+    pieces_of_region, pieces_of_root = region.payloads.pieces, root.payloads.pieces
+    at_region, at_root, seen = pieces_of_region.held, pieces_of_root.held, list[int]()
+
+    @contextlib.asynccontextmanager
+    async def not_the_last(wanted: m.Payload, index: int, by: str = "") -> AsyncIterator[bytes]:
+        if index >= 2:
+            await asyncio.Event().wait()
+        async with at_region(wanted, index, by) as piece:
+            yield piece
+
+    @contextlib.asynccontextmanager
+    async def seen_at_root(wanted: m.Payload, index: int, by: str = "") -> AsyncIterator[bytes]:
+        if by == tree.uid("leaf"):
+            seen.append(index)
+        async with at_root(wanted, index, by) as piece:
+            yield piece
+
+    pieces_of_region.held = not_the_last  # type: ignore[method-assign, assignment]
+    pieces_of_root.held = seen_at_root  # type: ignore[method-assign, assignment]
+    command = command_pb2.Command(noop=command_pb2.Noop(padding=BODY[: 4 * PIECE - 1000]))
+    sending = asyncio.create_task(dispatch(tree.admin("root"), "leaf", within=20, command=command))
+    folder = tree.folder / "leaf" / "payloads"
+    await until(lambda: any(file.stat().st_size >= 2 * PIECE for file in folder.glob("*.part")))
+    await tree.stop("region")
+    assert await sending == {"leaf": "SUCCEEDED"}
+    assert sorted(set(seen)) == [2, 3]

@@ -50,7 +50,7 @@ def test_on_a_quick_link_it_doubles_to_the_most_within_a_quarter_of_a_second() -
 def test_on_a_thin_link_the_tunnel_waits_for_little_more_than_one_chunk(rate: float, delay: float) -> None:
     credit, link = Credit(), Link(rate, delay)
     waited = [link.round_trip(size) - delay for size in transfer(credit, link, 60)]
-    assert max(waited[3:]) <= max(0.004 + delay, CHUNK / rate) + CHUNK / rate
+    assert max(waited[3:]) <= max(0.002 + delay, CHUNK / rate) + CHUNK / rate
 
 
 @pytest.mark.parametrize(("rate", "delay"), [(1_250_000, 0.04), (12_500_000, 0.04), (1_250_000, 0.2)])
