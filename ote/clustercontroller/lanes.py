@@ -138,7 +138,6 @@ class Counters:
 
     sent: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     refused: int = 0
-    frames: int = 0
 
 
 class Overflow(Exception):
@@ -215,7 +214,6 @@ class Lanes(Generic[E]):
             self._fill(frame, room)
             self._waiting -= len(frame) - begun
         if frame:
-            self.counters.frames += 1
             self._budget.traffic.frames_sent += 1
         return frame
 
