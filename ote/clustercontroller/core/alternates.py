@@ -3,7 +3,7 @@
 The one idea (rule 10): a thousand children must not all run to the same door, and no list may grow with the number of
 siblings. Siblings sit on a ring of hashes; a child looks at a few behind its own place, and orders them by a hash of
 both. So a list costs the same beside ten siblings and beside ten thousand, and a newcomer changes few of them.
-Not here: when a list is sent (`children`), what is done with it (`parents`).
+Not here: sending them (`children`), what is done with them (`parents`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from ote.clustercontroller.core.messages import Alternate, Alternates
 MOST_UNCLES = 4
 MOST_SIBLINGS = 4
 _WINDOW = 8
+_APART_EACH = 0.005
+"""Seconds between two rounds, for each child, up to:"""
+_MOST_APART = 5.0
+_NEVER = float("inf")
 
 
 class Candidates:
@@ -53,6 +57,32 @@ class Candidates:
         ring = self._ring
         start = bisect(ring, _hash(uid), key=lambda place: place[0])
         return [ring[(start + step) % len(ring)][1] for step in range(min(_WINDOW, len(ring)))]
+
+
+class Rounds:
+    """When all children are told their lists anew, `at`: at once where they are few, and never too often where they are
+    many. Siblings, who come and go one by one, do not delay what came from above."""
+
+    def __init__(self) -> None:
+        self.at = _NEVER
+        self._told = self._above_told = -_NEVER
+
+    def siblings_changed(self, now: float, children: int) -> None:
+        if self.at == _NEVER:
+            self.at = max(now, self._told + _apart(children))
+
+    def above_changed(self, now: float, children: int) -> None:
+        self.at = min(self.at, max(now, self._above_told + _apart(children)))
+
+    def told(self, now: float, above: bool) -> None:
+        """A round is made; `above`: with news from there."""
+        self.at, self._told = _NEVER, now
+        if above:
+            self._above_told = now
+
+
+def _apart(children: int) -> float:
+    return min(_MOST_APART, _APART_EACH * children)
 
 
 def _in_order(uid: str, candidates: list[Alternate]) -> list[Alternate]:

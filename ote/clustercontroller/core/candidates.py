@@ -40,16 +40,17 @@ class Candidates:
         self._draining_until: dict[str, float] = {}
         self._first_beat: dict[str, int] = {}
 
-    def told(self, alternates: Alternates) -> None:
-        """The parent's list, in place of the earlier one."""
+    def told(self, alternates: Alternates) -> bool:
+        """The parent's list, in place of the earlier one; whether it is another."""
         if alternates == self.alternates:
-            return
+            return False
         self.alternates = alternates
         self._ctx.put("self", "alternates", records.AlternatesRow(alternates))
         known = {key(candidate) for candidate in self._all()}
         self._wait = {name: at for name, at in self._wait.items() if name in known}
         self._draining_until = {name: at for name, at in self._draining_until.items() if name in known}
         self._first_beat = {name: beat for name, beat in self._first_beat.items() if name in known}
+        return True
 
     def is_home(self, candidate: Alternate) -> bool:
         return self.home is not None and same(self.home, candidate)

@@ -29,7 +29,7 @@ from typing import Protocol
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.core.alternates import Candidates
+from ote.clustercontroller.core.alternates import Candidates, Rounds
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.records import Self
 from ote.clustercontroller.core.registry import Registry
@@ -46,7 +46,6 @@ _BEAT_PATIENCE = 1.25
 """Heartbeat intervals without a new beat after which the children are told so; a bit late is no reason."""
 _WAITING_LIMIT = 2.0
 """A link that has not attached after so many dead-after intervals is closed."""
-_ALTERNATES_INTERVAL = 5.0
 _EVICTIONS_AT_ONCE = 500
 _RESYNC_SAME = 2
 """Heartbeats in a row with one and the same difference after which a full account is asked for."""
@@ -85,7 +84,7 @@ class _Link:
     alternates: m.Alternates | None = None
     """As told last; None while they have to be told."""
     greeted: bool = True
-    """What was said when it attached does not wait for the disk any more, so that nothing newer overtakes it."""
+    """What was said when it attached does not wait for the disk any more: what is newer cannot overtake it."""
     owed: dict[str, m.Away | None] = field(default_factory=dict)
     """Whom it has to be told of at its next heartbeat, because its lane was full: that he is away, or evicted."""
     difference: tuple[m.Digest, m.Digest] | None = None
@@ -117,10 +116,9 @@ class Children:
         self._draining = False
         self._told = (m.Standing(0, 0), list[m.PathStep](), False)
         self._beat_at = NEVER
-        self._alternates_told = float("-inf")
-        self._alternates_at = NEVER
-        self._candidates: Candidates | None = None
-        self._above = self._now_above()
+        self._rounds = Rounds()
+        self._candidates = Candidates(None, (), None, ())
+        self._above: tuple[m.Alternates, str] | None = None
         self._admit_room = ctx.settings.admit_per_second
         self._admit_since = ctx.now
         registry.on_superseded = self._superseded
@@ -263,13 +261,10 @@ class Children:
             self._tell_evictions(child, sorted(self._registry.evicted))
         if digest != self._registry.digest_via(child.hello.uid):
             self._resync(child)
-        if self._candidates is None:
-            self._above = self._now_above()
-            self._candidates = self._collect()
-        elif self._above != self._now_above():
+        if self._above != self._now_above():
             self._tell_all_alternates()
         self._tell_alternates(child, self._candidates)
-        self._alternates_changed()
+        self._siblings_changed()
 
     def _tell_evictions(self, child: _Link, uids: list[str]) -> None:
         for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
@@ -316,7 +311,7 @@ class Children:
             if away is not None:
                 self._ctx.send(child.number, away)
         self._tell_evictions(child, [uid for uid, away in owed.items() if away is None])
-        if child.alternates is None and self._candidates is not None:
+        if child.alternates is None:
             self._tell_alternates(child, self._candidates)
 
     def heartbeat(self, link: int, heartbeat: m.Heartbeat) -> None:
@@ -361,7 +356,7 @@ class Children:
         before = entry and entry.facts
         self._registry.news_from(uid, news)
         if entry is not None and entry.facts is not before:
-            self._alternates_changed()
+            self._siblings_changed()
 
     def goodbye(self, link: int, goodbye: m.Goodbye) -> None:
         """The child leaves: it has another parent (`next_epoch`), or stops. What is queued for it is still written."""
@@ -442,7 +437,7 @@ class Children:
             del self._by_uid[uid]
         if child.epoch:
             self._registry.link_down(uid, link, child.epoch, heard)
-            self._alternates_changed()
+            self._siblings_changed()
 
     # --- what children are told -----------------------------------------------------------------------------------
 
@@ -454,7 +449,7 @@ class Children:
     def drain(self, on: bool) -> None:
         """Move the children away, or take them again. They move by themselves once they hear it."""
         self._draining = on
-        self._alternates_changed()
+        self._siblings_changed()
         self.announce()
 
     def remaining(self) -> list[str]:
@@ -489,24 +484,29 @@ class Children:
 
     # --- alternates -----------------------------------------------------------------------------------------------
 
-    def _alternates_changed(self) -> None:
-        """Lists are made anew for all children, but not too often."""
-        if self._alternates_at == NEVER:
-            self._alternates_at = max(self._ctx.now, self._alternates_told + _ALTERNATES_INTERVAL)
+    def above_changed(self) -> None:
+        """The parent told other candidates: so are the children, at once, however often siblings come and go."""
+        if self._now_above() != self._above:
+            self._rounds.above_changed(self._ctx.now, len(self._by_uid))
+
+    def _siblings_changed(self) -> None:
+        self._rounds.siblings_changed(self._ctx.now, len(self._by_uid))
 
     def _tell_all_alternates(self) -> None:
         """Send the lists that have changed."""
-        self._alternates_at = NEVER
-        self._alternates_told = self._ctx.now
-        self._above = self._now_above()
+        above = self._now_above()
+        self._rounds.told(self._ctx.now, above=above != self._above)
+        self._above = above
         candidates = self._collect()
         if candidates != self._candidates:
             self._candidates = candidates
             for child in self._by_uid.values():
                 if child.greeted:
                     self._tell_alternates(child, candidates)
-                else:
-                    child.alternates = None  # at its first heartbeat
+            if waiting := [child for child in self._by_uid.values() if not child.greeted]:
+                self._ctx.barrier()  # behind what they were told when they attached
+                for child in waiting:
+                    self._tell_alternates(child, candidates)
 
     def _tell_alternates(self, child: _Link, candidates: Candidates) -> None:
         lists = candidates.for_child(child.hello.uid)
@@ -536,7 +536,7 @@ class Children:
         left_at = next(iter(self._leaving.values()), NEVER)
         if not self._links:
             return left_at if left_at < NEVER else None
-        at = min(self._beat_at, self._sweep_at, self._alternates_at, left_at)
+        at = min(self._beat_at, self._sweep_at, self._rounds.at, left_at)
         if self._waiting:
             at = min(at, self._waiting_until(next(iter(self._waiting.values()))))
         return at
@@ -555,9 +555,7 @@ class Children:
         self._sweep()
         if now >= self._beat_at:
             self._beat_all()
-        if self._now_above() != self._above:
-            self._alternates_changed()
-        if now >= self._alternates_at:
+        if now >= self._rounds.at:
             self._tell_all_alternates()
 
     def _listen(self, link: int) -> None:

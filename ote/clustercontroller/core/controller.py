@@ -92,6 +92,7 @@ class Controller:
                 attached=self._attached,
                 detached=self._detached,
                 standing_changed=self._standing_changed,
+                candidates_changed=lambda: self.children.above_changed(),
                 memory_lost=self._memory_lost,
                 own_record=self.own.record,
                 digest=self.registry.digest,

@@ -18,7 +18,7 @@ AT_ONCE = 2
 """Dials in flight."""
 APART = 0.5
 """Seconds between two dials of a round while the earlier one has reached nobody."""
-APART_REACHED = 3.0
+APART_REACHED = 5.0
 """The same once it has."""
 BACKGROUND_CAP = 60.0
 """Cap of the wait between rounds while there is a parent, which is only to be left for a better one."""

@@ -50,6 +50,8 @@ class ParentsCallbacks:
     """(link): the active link is gone and there is no other."""
     standing_changed: Callable[[], None]
     """Standing or path changed: tell the children."""
+    candidates_changed: Callable[[], None]
+    """The parent told other candidates: the children hear of them."""
     memory_lost: Callable[[], None]
     """The tree knows a later epoch than the disk did: the disk was set back."""
     own_record: Callable[[], m.ClusterRecord]
@@ -344,8 +346,8 @@ class Parents:
                 if link is not None and link.phase == ATTACHING and link.record is not None:
                     self._attached(link, link.record, item.epoch)
             case m.Alternates():
-                if link is not None and link.phase == ACTIVE:
-                    self._candidates.told(item)
+                if link is not None and link.phase == ACTIVE and self._candidates.told(item):
+                    self._callbacks.candidates_changed()
             case m.Drained():
                 if link is not None and link.phase == LEAVING:
                     self._close(link, "drained")

@@ -24,7 +24,7 @@ _BEAT_WITHIN = 1.5
 """Heartbeat intervals in which a held home that is connected must have passed on a new beat."""
 _REACHED_WITHIN = 2.0
 """Seconds for somebody to be found listening at a candidate's address."""
-_ANSWERED_WITHIN = 8.0
+_ANSWERED_WITHIN = 10.0
 """Seconds for the answer of a candidate that was reached. Long, for to begin anew helps nobody: what it has already
 spent on this dial is most of what taking a child costs."""
 

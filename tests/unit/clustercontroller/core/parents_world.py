@@ -59,6 +59,7 @@ class World:
             attached=lambda link, own: self.calls.append(("attached", link, own.parent_uid, own.epoch)),
             detached=lambda link: self.calls.append(("detached", link)),
             standing_changed=lambda: self.calls.append(("standing", self.parents.standing)),
+            candidates_changed=lambda: self.calls.append(("candidates",)),
             memory_lost=lambda: self.calls.append(("memory lost",)),
             own_record=lambda: m.ClusterRecord(
                 "uid-e1", "e1", "", 0, "", b"", b"key", up=False, silent_ms=7, facts=m.Facts(1)

@@ -507,7 +507,7 @@ def test_draining_is_told_at_once(house: House) -> None:
 # --- alternates -------------------------------------------------------------------------------------------------------
 
 
-def test_children_are_told_their_candidates_when_they_change_and_at_most_every_5_s(house: House) -> None:
+def test_few_children_are_told_their_candidates_as_soon_as_they_change(house: House) -> None:
     house.let_in(1, "x", advertise="x:1")
     house.heartbeat(1, "x")
     house.pass_time(6, 1)
@@ -520,9 +520,7 @@ def test_children_are_told_their_candidates_when_they_change_and_at_most_every_5
     assert [lists.siblings for lists in sent(house.ctx, m.Alternates, link=1)] == [[m.Alternate("y", "y", "y:1")]]
     house.clear()
     house.children.news(2, m.News([make_record("y", "root", facts=m.Facts(2, advertise="y:1", draining=True))]))
-    house.pass_time(4, 1, 2, 3)
-    assert sent(house.ctx, m.Alternates) == []
-    house.pass_time(1.5, 1, 2, 3)
+    house.pass_time(0.5, 1, 2, 3)
     assert [lists.siblings for lists in sent(house.ctx, m.Alternates, link=1)] == [[]]
     assert sent(house.ctx, m.Alternates, link=2) == []
     house.clear()
@@ -531,31 +529,96 @@ def test_children_are_told_their_candidates_when_they_change_and_at_most_every_5
     assert sent(house.ctx, m.Alternates) == []
 
 
+UNCLE, GRANDPARENT = m.Alternate("u", "u", "u:1"), m.Alternate("g", "g", "g:1")
+
+
+def full_house() -> House:
+    """1,000 children, whose lists have settled."""
+    house = House(admit_per_second=1e9)
+    for number in range(1000):
+        house.let_in(number, f"c{number}", advertise=f"c{number}:1")
+    house.pass_time(6, *range(1000))
+    house.clear()
+    return house
+
+
+def test_many_children_are_told_of_their_siblings_at_most_every_5_s() -> None:
+    house = full_house()
+    alive = range(1101)
+    for number in range(1000, 1100):
+        house.let_in(number, f"c{number}", advertise=f"c{number}:1")
+    assert len(sent(house.ctx, m.Alternates)) == 100
+    house.pass_time(0.5, *alive)
+    assert len(sent(house.ctx, m.Alternates)) > 200
+    house.clear()
+    house.let_in(1100, "c1100", advertise="c1100:1")
+    house.clear()
+    house.pass_time(4, *alive)
+    assert sent(house.ctx, m.Alternates) == []
+    house.pass_time(1.5, *alive)
+    assert 0 < len(sent(house.ctx, m.Alternates)) < 50
+
+
+def test_what_comes_from_above_is_passed_down_at_once_however_many_come_and_go() -> None:
+    house = full_house()
+    house.let_in(1000, "c1000", advertise="c1000:1")
+    house.children.wake()
+    house.clear()
+    house.let_in(1001, "c1001", advertise="c1001:1")
+    house.above.alternates = m.Alternates(siblings=[UNCLE], parent=GRANDPARENT)
+    house.children.above_changed()
+    assert house.children.next_wake() == house.ctx.now
+    house.children.wake()
+    assert sent(house.ctx, m.Alternates, link=7)[-1].uncles == [UNCLE]
+    assert sent(house.ctx, m.Alternates, link=7)[-1].grandparent == GRANDPARENT
+    house.clear()
+    house.above.alternates = m.Alternates(parent=GRANDPARENT)
+    house.children.above_changed()
+    assert house.children.next_wake() != house.ctx.now, "a sibling of ours that comes and goes is not told each time"
+    house.children.above_changed()
+    house.pass_time(5.5, *range(1002))
+    assert sent(house.ctx, m.Alternates, link=7)[-1].uncles == []
+
+
+def test_who_comes_while_news_from_above_waits_is_told_and_so_are_all() -> None:
+    house = full_house()
+    house.above.alternates = m.Alternates(siblings=[UNCLE])
+    house.let_in(1000, "c1000")
+    assert sent(house.ctx, m.Alternates, link=1000)[-1].uncles == [UNCLE]
+    assert sent(house.ctx, m.Alternates, link=7)[-1].uncles == [UNCLE]
+
+
 def test_what_the_parent_learns_from_above_is_passed_on(house: House) -> None:
     house.let_in(1, "x")
     house.let_in(2, "y")
     house.heartbeat(1, "x")
     house.pass_time(6, 1, 2)
     house.clear()
-    uncle, grandparent = m.Alternate("u", "u", "u:1"), m.Alternate("g", "g", "g:1")
-    house.above.alternates = m.Alternates(siblings=[uncle], parent=grandparent)
+    house.above.alternates = m.Alternates(siblings=[UNCLE], parent=GRANDPARENT)
     house.registry.set_own(make_record("root", "", 0, facts=m.Facts(version=2, advertise="root:1")))
-    house.pass_time(4, 1, 2)
-    lists = m.Alternates([uncle], grandparent, [], m.Alternate("root", "root", "root:1"))
+    house.children.above_changed()
+    house.pass_time(0.5, 1, 2)
+    lists = m.Alternates([UNCLE], GRANDPARENT, [], m.Alternate("root", "root", "root:1"))
     assert sent(house.ctx, m.Alternates, link=1) == [lists]
 
 
-def test_newer_candidates_wait_for_a_sign_that_the_first_have_arrived_for_those_may_have_waited_for_the_disk(
-    house: House,
-) -> None:
+def test_newer_candidates_wait_for_the_disk_as_long_as_the_first_may_do_so(house: House) -> None:
     house.let_in(1, "x")
-    assert len(sent(house.ctx, m.Alternates, link=1)) == 1
     house.clear()
     house.let_in(2, "y", advertise="y:1")
-    house.pass_time(6, 1, 2)
-    assert sent(house.ctx, m.Alternates, link=1) == []
-    house.heartbeat(1, "x")
+    house.clear()
+    house.pass_time(0.5, 1, 2)
+    told = [type(effect) for effect in house.ctx.effects if isinstance(effect, fx.Barrier | fx.Send)]
+    assert told[0] is fx.Barrier
     assert [lists.siblings for lists in sent(house.ctx, m.Alternates, link=1)] == [[m.Alternate("y", "y", "y:1")]]
+    for link, uid in ((1, "x"), (2, "y")):
+        house.heartbeat(link, uid)
+    house.clear()
+    house.let_in(3, "z", advertise="z:1")
+    house.clear()
+    house.pass_time(0.5, 1, 2, 3)
+    assert effects(house.ctx, fx.Barrier) == []
+    assert sent(house.ctx, m.Alternates, link=1) != []
 
 
 def test_news_of_a_child_that_was_evicted_meanwhile_changes_nothing(house: House) -> None:

@@ -253,8 +253,10 @@ def test_alternates_are_kept_on_disk_when_they_change() -> None:
     world = at_home()
     world.say("E", ALTERNATES)
     assert world.of(fx.Put) == []
+    assert ("candidates",) not in world.calls
     other = m.Alternates(uncles=[ROOT])
     world.say("E", other)
+    assert world.calls[-1] == ("candidates",)
     assert world.of(fx.Put) == [fx.Put("self", "alternates", records.AlternatesRow(other))]
     assert world.parents.alternates == other
 
@@ -512,12 +514,12 @@ def test_who_was_reached_and_is_busy_is_given_time_before_anybody_else_is_dialle
     world.run(1.125)
     world.fail("E")
     world.reach("W")
-    world.run(4.0)
+    world.run(6.0)
     assert world.dials() == ["E", "W"]
-    world.run(4.2)
+    world.run(6.2)
     assert world.dials() == ["E", "W", "R"]
     world.reach("R")
-    world.run(9.0)
+    world.run(11.0)
     assert world.dials() == ["E", "W", "R"]
     world.take("W", S(11, 1))
     assert world.parents.parent == WEST
@@ -528,9 +530,9 @@ def test_who_was_reached_and_never_answers_is_given_up() -> None:
     world.lose("E")
     world.run(1.125)
     world.reach("E")
-    world.run(9.1)
+    world.run(11.1)
     assert world.dialled("E")
-    world.run(9.2)
+    world.run(11.2)
     assert not world.dialled("E")
     world.do(lambda: world.parents.dial_reached(99))
 

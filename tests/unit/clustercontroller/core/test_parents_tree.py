@@ -60,6 +60,7 @@ class Node:
             attached=lambda link, own: None,
             detached=lambda link: None,
             standing_changed=self.announce,
+            candidates_changed=lambda: None,
             memory_lost=lambda: pytest.fail("no disk was set back"),
             own_record=lambda: m.ClusterRecord(uid, name, "", 0, "", b"", b"", True),
             digest=lambda: m.Digest(0, 0),
