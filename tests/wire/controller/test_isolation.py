@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import grpc.aio
+import msgspec
 import pytest
 
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, tunnel_pb2
-from ote.clustercontroller.bulk import PIECE
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.wire.codec import encode_up
 from ote.pki import new_key
 from ote.rpc.tls import TlsIdentity
+from tests.wire.controller.flooder import Job
 from tests.wire.controller.tree import Raw, Stubs, Tree, attached, dispatch, hello, record, until
 
 pytestmark = pytest.mark.timed
@@ -29,6 +31,10 @@ SLACK = 0.08
 """Seconds that p99 may grow by beside the half: all of this runs on one loop, on a machine with other work."""
 ROUNDS = 40
 ATTEMPTS = 5
+
+
+Disturb = Callable[[int, asyncio.Event], Awaitable[None]]
+"""Does so until cancelled, anew for each attempt (1, 2, …), and sets the event once it has begun."""
 
 
 @pytest.fixture
@@ -52,19 +58,19 @@ async def measure(admin: Stubs, rounds: int = ROUNDS) -> float:
     return sorted(times)[int(rounds * 0.99) - 1]
 
 
-async def compare(house: Tree, disturb: Callable[[int], Awaitable[None]]) -> None:
+async def compare(house: Tree, disturb: Disturb) -> None:
     """The sibling's p99 with and without the disturbance, and the bytes that queues held meanwhile.
 
     Other work on the machine may spoil one comparison; a fault of ours spoils all.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        quiet, disturbed = await compare_once(house, lambda: disturb(attempt))  # noqa: B023 # called before the next
+        quiet, disturbed = await compare_once(house, disturb, attempt)
         if disturbed <= 1.5 * quiet + SLACK:
             return
         assert attempt < ATTEMPTS, f"p99 is {disturbed * 1000:.0f} ms instead of {quiet * 1000:.0f} ms"
 
 
-async def compare_once(house: Tree, disturb: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+async def compare_once(house: Tree, disturb: Disturb, attempt: int) -> tuple[float, float]:
     admin = house.admin("root")
     budget = house.nodes["root"].shell.budget
     quiet = await measure(admin)
@@ -76,11 +82,13 @@ async def compare_once(house: Tree, disturb: Callable[[], Awaitable[None]]) -> t
             most = max(most, budget.used)
             await asyncio.sleep(0.01)
 
-    tasks = [asyncio.ensure_future(disturb()), asyncio.create_task(watch())]
+    begun = asyncio.Event()
+    tasks = [asyncio.ensure_future(disturb(attempt, begun)), asyncio.create_task(watch())]
     try:
+        await until(lambda: begun.is_set() or tasks[0].done(), 15.0)
         await asyncio.sleep(0.2)
-        assert not tasks[0].done(), tasks[0].exception()
         disturbed = await measure(admin)
+        assert not tasks[0].done(), tasks[0].exception()
     finally:
         for task in tasks:
             task.cancel()
@@ -88,14 +96,6 @@ async def compare_once(house: Tree, disturb: Callable[[], Awaitable[None]]) -> t
     print(f"p99 quiet {quiet * 1000:.1f} ms, disturbed {disturbed * 1000:.1f} ms, queued at most {most} bytes")
     assert most <= budget.limit
     return quiet, disturbed
-
-
-async def send_for_ever(raw: Raw, items: list[tunnel_pb2.UpItem]) -> None:
-    frame = tunnel_pb2.ConnectRequest(items=items)
-    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        while True:
-            async with raw._writing:
-                await raw.call.write(frame)
 
 
 FLOODS: dict[str, list[m.UpItem]] = {
@@ -116,13 +116,40 @@ async def test_a_child_that_floods_holds_up_nobody(house: Tree, flood: str) -> N
     await compare(house, flooding(house, house.mint("root", "leaf", LEAF), items))
 
 
-def flooding(house: Tree, identity: TlsIdentity, items: list[tunnel_pb2.UpItem]) -> Callable[[int], Awaitable[None]]:
-    """A child that attaches anew for each attempt, and then says the same for ever."""
+def flooding(house: Tree, identity: TlsIdentity, items: list[tunnel_pb2.UpItem]) -> Disturb:
+    """A child in a process of its own that attaches anew for each attempt, and then says the same for ever."""
+    root = house.nodes["root"]
 
-    async def flood(attempt: int) -> None:
-        async with attached(house, "root", identity, "leaf", LEAF, epoch=attempt) as link:
-            link.deaf = True
-            await send_for_ever(link, items)
+    async def flood(attempt: int, begun: asyncio.Event) -> None:
+        job = Job(
+            address=root.address,
+            server_name="root.ote",
+            parent_uid=house.uid("root"),
+            chain=identity.certificate_chain,
+            key=identity.private_key,
+            root=identity.root,
+            name="leaf",
+            uid=LEAF,
+            epoch=attempt,
+            items=[item.SerializeToString() for item in items],
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.wire.controller.flooder"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(msgspec.msgpack.encode(job))
+            process.stdin.close()
+            assert await process.stdout.readline() == b"flooding\n"
+            begun.set()
+            await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     return flood
 
@@ -140,7 +167,7 @@ async def test_a_child_that_stops_reading_holds_up_nobody_and_is_bounded(house: 
     root = house.nodes["root"]
     identity = house.mint("root", "leaf", LEAF)
 
-    async def never_read(attempt: int) -> None:
+    async def never_read(attempt: int, begun: asyncio.Event) -> None:
         async with Raw(house.as_("root", identity)) as raw:
             opening = hello("leaf", LEAF)
             await raw.say(opening)
@@ -150,6 +177,7 @@ async def test_a_child_that_stops_reading_holds_up_nobody_and_is_bounded(house: 
             body = command_pb2.Command(apply=command_pb2.Apply(manifests=b"x" * 15_000))
             call = house.admin("root").routes.DispatchMany()
             reading = asyncio.create_task(_drain(call))
+            begun.set()
             try:
                 while True:
                     await raw.say(m.Heartbeat(0, m.Digest(0, 0)))
@@ -180,21 +208,26 @@ async def test_a_payload_of_16_mib_holds_up_nobody(house: Tree) -> None:
     stubs = house.as_("root", identity)
     taken = 0
 
-    async def fetch_for_ever(attempt: int) -> None:
+    async def fetch() -> None:
         nonlocal taken
-        while True:
-            call = stubs.routes.FetchPieces()
-            await call.write(
-                route_pb2.FetchPiecesRequest(
-                    payload_sha256=payload.sha256, pieces=range(len(payload.pieces)), credit_bytes=32 * 1024
-                )
+        call = stubs.routes.FetchPieces()
+        await call.write(
+            route_pb2.FetchPiecesRequest(
+                payload_sha256=payload.sha256, pieces=range(len(payload.pieces)), credit_bytes=32 * 1024
             )
-            while (chunk := await call.read()) is not grpc.aio.EOF:
-                taken += len(chunk.data)
-                await call.write(route_pb2.FetchPiecesRequest(credit_bytes=len(chunk.data)))
+        )
+        while (chunk := await call.read()) is not grpc.aio.EOF:
+            taken += len(chunk.data)
+            await call.write(route_pb2.FetchPiecesRequest(credit_bytes=len(chunk.data)))
+
+    async def fetch_for_ever(attempt: int, begun: asyncio.Event) -> None:
+        begun.set()
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # a grant that comes when all has been sent
+                await fetch()
 
     async with attached(house, "root", identity, "leaf", LEAF):
         (link,) = root.shell.links_of(LEAF)
         root.payloads.serve(link, payload)
         await compare(house, fetch_for_ever)
-    assert taken > PIECE
+    assert taken > len(body)

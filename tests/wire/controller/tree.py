@@ -257,12 +257,21 @@ async def attached(
     tree: Tree, at: str, identity: TlsIdentity, name: str, uid: str, *, epoch: int = 1, **facts: Any
 ) -> AsyncIterator[Raw]:
     """A child made by hand, attached to the controller `at`."""
-    async with Raw(tree.as_(at, identity)) as raw:
+    async with attach(tree.as_(at, identity), tree.uid(at), identity, name, uid, epoch=epoch, **facts) as raw:
+        yield raw
+
+
+@contextlib.asynccontextmanager
+async def attach(
+    stubs: Stubs, parent_uid: str, identity: TlsIdentity, name: str, uid: str, *, epoch: int = 1, **facts: Any
+) -> AsyncIterator[Raw]:
+    """The same to the controller of these stubs."""
+    async with Raw(stubs) as raw:
         raw.read()
         opening = hello(name, uid)
         await raw.say(opening)
         await raw.heard(m.Welcome)
-        own = record(name, uid, identity.private_key, tree.uid(at), epoch, opening.instance)
+        own = record(name, uid, identity.private_key, parent_uid, epoch, opening.instance)
         own.facts = m.Facts(version=1, journal_id="j1", **facts)
         await raw.say(m.Attach(own, m.Digest(0, 0)))
         await raw.heard(m.Attached)
