@@ -1,8 +1,9 @@
 """The origin's book: which dispatches there are, their numbers, how targets end, and what is still kept of old ones.
 
 What lives here: every write of the origin. What does not: sending (`origin`). The one idea is how little is written:
-one row when a dispatch is accepted, with all its targets; one small row for each target that ends. Numbers used for a
-cluster are read back from those rows, and written for themselves only when the rows that show them are removed.
+one row when a dispatch is accepted, with all its targets; the same again when its one target ends, one small row for
+each that ends of several. The command goes when all have ended, from memory and from what is written then. Numbers used
+for a cluster are read back from those rows, and written for themselves only when the rows that show them are removed.
 
 Reads are never written. What they brought is kept for a while, within a budget.
 """
