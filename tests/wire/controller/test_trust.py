@@ -192,12 +192,12 @@ async def test_certificates_renew_and_tunnels_change_over_without_a_gap(tree: Tr
 
 async def test_a_tunnel_ends_with_its_certificate(tree: Tree) -> None:
     root = await tree.start("root")
-    leaf = tree.mint("root", "leaf", "a" * 32, lifetime=1.5)
+    leaf = tree.mint("root", "leaf", "a" * 32, lifetime=2.0)
     async with attached(tree, "root", leaf, "leaf", "a" * 32) as link:
         error = await link.end()
         assert error is not None
         assert "CERTIFICATE_EXPIRED" in error.message
-        await until(lambda: state(tree, "root", "leaf") == "OFFLINE", within=0.5)
+        await until(lambda: state(tree, "root", "leaf") == "OFFLINE", within=2.0)
     error = await refused(tree.as_("root", leaf).trust.Renew(trust_pb2.RenewRequest(), timeout=3))
     assert error.code == "UNAVAILABLE"
     assert not root.shell.links
