@@ -52,13 +52,14 @@ def find(core: Controller, name: str) -> ClusterEntry:
     return entry
 
 
-def select(core: Controller, selector: cluster_pb2.Selector) -> list[ClusterEntry]:
-    """Clusters that a selector matches. Errors: InvalidArgument (INVALID_SELECTOR)."""
+def select(core: Controller, selector: cluster_pb2.Selector, *, in_order: bool = False) -> list[ClusterEntry]:
+    """Clusters that a selector matches, `in_order` of their names. Errors: InvalidArgument (INVALID_SELECTOR)."""
     if not selector.labels and is_name(selector.clusters):
         holder = core.registry.name_holder(selector.clusters)
         return [core.registry.entries[holder]] if holder is not None else []
     compiled = compile_selector(selector.clusters, selector.labels)
-    return [entry for entry in compiled.select(core.registry.entries.values()) if _selectable(core, entry)]
+    entries = core.registry.in_order() if in_order else core.registry.entries.values()
+    return [entry for entry in compiled.select(entries) if _selectable(core, entry)]
 
 
 def _selectable(core: Controller, entry: ClusterEntry) -> bool:
@@ -95,8 +96,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     ) -> cluster_pb2.ListClustersResponse:
         selector = request.selector
         everything = selector == _EMPTY
-        entries = list(self._core.registry.entries.values()) if everything else select(self._core, selector)
-        entries.sort(key=by_name)
+        entries = self._core.registry.in_order() if everything else select(self._core, selector, in_order=True)
         page, token = page_of(
             entries,
             by_name,

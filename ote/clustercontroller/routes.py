@@ -157,7 +157,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
     ) -> route_pb2.ListDispatchesResponse:
         kept = self._core.origin.newest()
         page, token = page_of(
-            (dispatch for dispatch in kept if not dispatch.settled) if request.unsettled_only else kept,
+            [dispatch for dispatch in kept if not (request.unsettled_only and dispatch.settled)],
             _newest_first,
             size=request.page_size,
             token=request.page_token,
@@ -224,8 +224,11 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
 
     async def ListRoutes(self, request: route_pb2.ListRoutesRequest, context: Context) -> route_pb2.ListRoutesResponse:
         registry = self._core.registry
-        below = sorted((registry.entries[uid] for uid in registry.descendants(self._core.ctx.uid)), key=by_name)
-        page, token = page_of(below, by_name, size=request.page_size, token=request.page_token, default=500, most=5000)
+        below = set(registry.descendants(self._core.ctx.uid))
+        entries = [entry for entry in registry.in_order() if entry.uid in below]
+        page, token = page_of(
+            entries, by_name, size=request.page_size, token=request.page_token, default=500, most=5000
+        )
         return route_pb2.ListRoutesResponse(routes=[self._route(entry) for entry in page], next_page_token=token)
 
     def _route(self, entry: ClusterEntry) -> route_pb2.Route:

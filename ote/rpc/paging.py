@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Iterable
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ote.model.errors import InvalidArgument
@@ -51,16 +51,8 @@ def decode_page_token(token: str, scope: str = "") -> str | None:
     return after
 
 
-def take_page(items: Iterable[T], size: int, key: Callable[[T], str], scope: str = "") -> tuple[list[T], str]:
-    """(The first `size` items, token of the next page or "") of items that begin after the last page's key."""
-    iterator = iter(items)
-    page = list(islice(iterator, size))
-    more = next(iterator, None) is not None
-    return page, encode_page_token(key(page[-1]), scope) if more and page else ""
-
-
 def page_of(
-    items: Iterable[T],
+    items: Sequence[T],
     key: Callable[[T], str],
     *,
     size: int,
@@ -71,8 +63,9 @@ def page_of(
 ) -> tuple[list[T], str]:
     """(A page, token of the next) of items in the order of their keys, by a request's page_size and page_token."""
     after = decode_page_token(token, scope)
-    rest = items if after is None else (item for item in items if key(item) > after)
-    return take_page(rest, page_size(size, default, most), key, scope)
+    first = 0 if after is None else bisect_right(items, after, key=key)
+    end = first + page_size(size, default, most)
+    return list(items[first:end]), encode_page_token(key(items[end - 1]), scope) if end < len(items) else ""
 
 
 def _mark(scope: str) -> bytes:

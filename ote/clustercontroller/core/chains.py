@@ -49,6 +49,10 @@ class Chains:
         """Uid of the cluster that holds this name."""
         return self._names.holder(name)
 
+    def in_order(self) -> list[ClusterEntry]:
+        """All entries, by name."""
+        return [self.entries[uid] for uid in self._names.in_order()]
+
     def children(self, uid: str) -> Collection[str]:
         """Uids of those whose last known parent this is."""
         return self._children.get(uid, frozenset())

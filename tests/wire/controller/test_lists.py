@@ -87,3 +87,28 @@ async def test_outputs_that_do_not_fit_one_message_follow_it(tree: Tree) -> None
     outputs = {target.cluster: target.output for response in others for target in response.changed.targets}
     assert outputs == {name: name.encode() * 200_000 for name in names}
     assert last.summary.states
+
+
+async def test_clusters_and_routes_are_listed_by_name_by_pages(tree: Tree) -> None:
+    root = await tree.start("root")
+    names = ["edge-3", "edge-1", "edge-2"]
+    for name in names:
+        await tree.start(name, "root")
+    stubs = tree.admin("root")
+    await until(lambda: all(root.shell.core.registry.find(name) is not None for name in names))
+    found: list[str] = []
+    token = ""
+    while True:
+        selector = cluster_pb2.Selector(clusters="edge-*")
+        request = cluster_pb2.ListClustersRequest(selector=selector, page_size=2, page_token=token)
+        page = await stubs.clusters.ListClusters(request, timeout=5)
+        assert page.total == 3
+        found += [cluster.name for cluster in page.clusters]
+        token = page.next_page_token
+        if not token:
+            break
+    assert found == sorted(names)
+    first = await stubs.routes.ListRoutes(route_pb2.ListRoutesRequest(page_size=2))
+    rest = route_pb2.ListRoutesRequest(page_size=2, page_token=first.next_page_token)
+    second = await stubs.routes.ListRoutes(rest)
+    assert [route.cluster for page in (first, second) for route in page.routes] == sorted(names)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ote.model.errors import InvalidArgument
-from ote.rpc.paging import decode_page_token, encode_page_token, page_size, take_page
+from ote.rpc.paging import decode_page_token, encode_page_token, page_of, page_size
 
 
 def page(names: list[str], size: int, token: str, scope: str = "") -> tuple[list[str], str]:
-    after = decode_page_token(token, scope)
-    return take_page((n for n in sorted(names) if after is None or n > after), size, lambda n: n, scope)
+    return page_of(sorted(names), lambda name: name, size=size, token=token, scope=scope)
 
 
 def test_pages_are_the_whole_list_in_order() -> None:
