@@ -359,6 +359,20 @@ def test_what_was_turned_back_while_it_was_accepted_is_known_as_sent_once_it_is_
     assert (end.state("d1"), end.state("d2")) == ("SENT", "SENT")
 
 
+@pytest.mark.parametrize("kind", [m.RECEIVED, m.PROGRESS])
+def test_what_has_been_heard_of_is_never_taken_back_though_every_attempt_is_turned_back(kind: str) -> None:
+    end = OriginEnd(online(E1))
+    end.submit("d1", E1, ttl=30.0)
+    end.paths(E1)
+    end.report("d1", E1, kind)
+    end.clusters.up.clear()
+    for attempt in (1, 2):
+        end.report("d1", E1, m.NO_ROUTE, attempt=attempt)
+    end.cancel("d1")
+    end.pass_time(60.0)
+    assert end.state("d1") in ("SENT", "RUNNING")
+
+
 def test_only_the_attempt_that_is_named_is_taken_back() -> None:
     end = OriginEnd(online(E1))
     end.submit("d1", E1)

@@ -281,3 +281,17 @@ def test_what_an_earlier_process_began_is_asked_for_at_once_while_the_shim_is_th
     end.revoke("d3", 900, 899)
     end.shim_up(shim)
     assert end.asked() == [("Execute", "d1")]
+
+
+def test_a_cancel_that_comes_before_the_shim_is_back_reaches_what_an_earlier_process_began() -> None:
+    end, shim = up()
+    end.deliver("d1", 1)
+    end.progress("d1", b"applied", effect_done=True)
+    end.deliver("d2", 2, 1)
+    end.result("d2")
+    end.ack("d2")
+    end.crash()
+    end.asked()
+    end.revoke("d1", 1)
+    end.shim_up(shim)
+    assert {kind for kind, name in end.asked() if name == "d1"} == {"CancelExecution", "Execute"}
