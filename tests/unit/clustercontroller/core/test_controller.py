@@ -343,6 +343,20 @@ def test_away_is_passed_down_the_former_chain() -> None:
     assert seat.sent(link, m.Away) == [m.Away("below", 5, "elsewhere")]
 
 
+def test_candidates_from_above_are_told_to_the_children_when_they_are_others_in_the_end() -> None:
+    seat = Seat()
+    east = seat.child("east")
+    uncle = m.Alternate("u", "u", "u:1")
+    before, after = m.Alternates(parent=PARENT), m.Alternates(siblings=[uncle], parent=PARENT)
+    rounds: list[tuple[list[m.DownItem], int]] = [([before], 1), ([after], 1), ([after], 0), ([before, after], 0)]
+    for items, told in rounds:
+        seat.forget()
+        seat.from_parent(*items)
+        seat.from_child(east, m.Heartbeat(0, seat.core.registry.whole_digest("east")))
+        seat.pass_time(0.5)
+        assert len(seat.sent(east, m.Alternates)) == told
+
+
 def test_evictions_from_above_are_told_to_everybody_else_and_end_links() -> None:
     seat = Seat()
     east, west = seat.child("east"), seat.child("west")
