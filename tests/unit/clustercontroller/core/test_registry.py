@@ -389,6 +389,26 @@ def test_who_is_attached_elsewhere_is_away_with_all_below(seen: Seen) -> None:
     assert not seen.tell("east", make_record("x", "area", 6))
 
 
+def test_who_is_away_is_not_brought_back_by_news_from_before_it_went(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    seen.registry.away(m.Away("x", 5, "elsewhere"))
+    seen.clear()
+    assert not seen.tell("west", make_record("x", "west", 3))
+    assert seen.registry.state("x") == AWAY
+    assert sent(seen.ctx, m.Away, link=2) == [m.Away("x", 5, "elsewhere")]
+    assert seen.tell("west", make_record("x", "west", 5))
+    assert seen.registry.next_hop("x") == 2
+
+
+def test_whose_very_attachment_is_over_is_not_brought_back_by_more_news_of_it(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east", 2))
+    seen.registry.away(m.Away("x", 2, "elsewhere", instance="another"))
+    seen.clear()
+    assert not seen.tell("east", make_record("x", "east", 2, facts=m.Facts(version=9)))
+    assert seen.registry.state("x") == AWAY
+    assert sent(seen.ctx, m.Away, link=1) == [m.Away("x", 2, "elsewhere")]
+
+
 def test_who_was_away_comes_back_with_its_subtree(seen: Seen) -> None:
     registry = seen.registry
     seen.tell("east", make_record("area", "east"), make_record("x", "area"))
