@@ -21,3 +21,15 @@ def test_nobody_unknown_has_a_subtree_not_even_over_those_whose_parent_is_unknow
     assert not registry.is_at_or_below("x", "stranger")
     assert not registry.is_at_or_below("x", "gone")
     assert not registry.is_at_or_below("stranger", "root")
+
+
+def test_all_are_listed_by_name_and_those_of_one_name_by_uid_also_after_some_came_and_went() -> None:
+    registry = Registry(make_context("root"))
+    for uid, name in (("u2", "shop"), ("u1", "shop"), ("u3", "bank")):
+        assert registry.take(make_record(uid, "root", name=name))
+    before = [(entry.name, entry.uid) for entry in registry.in_order()]
+    assert before == [("bank", "u3"), ("root", "root"), ("shop", "u1"), ("shop", "u2")]
+    assert [(entry.name, entry.uid) for entry in registry.in_order()] == before
+    registry.take(make_record("u4", "root", name="café"))
+    registry.take_evictions(["u2"])
+    assert [entry.uid for entry in registry.in_order()] == ["u3", "u4", "root", "u1"]
