@@ -21,7 +21,7 @@ RESERVE = 1024
 """Beats that a root reserves on disk at a time."""
 
 LIMIT = 2**62
-"""No beat or epoch beyond this is believed: nobody may push a counter to where it cannot grow."""
+"""No beat, epoch, incarnation or number beyond this is believed: nobody may push a counter to where it cannot grow."""
 
 NEVER = float("inf")
 NONE = Standing(0, 0)

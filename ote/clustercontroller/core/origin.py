@@ -28,9 +28,10 @@ from typing import Any
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.beat import LIMIT
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import CancelDispatch, Submit, SubmitTarget
-from ote.clustercontroller.core.origin_ledger import GRACE, NO_ANSWER, Ledger
+from ote.clustercontroller.core.origin_ledger import BODY_LIMIT, GRACE, NO_ANSWER, Ledger
 from ote.clustercontroller.core.origin_ports import Clusters, KnownCluster, Route
 from ote.clustercontroller.core.origin_state import (
     MOVING,
@@ -64,6 +65,9 @@ _ACK_AFTER = 0.3
 _READ_SILENCE = 60.0
 """Seconds of silence after which a read is given up."""
 _READ_DELAY_CAP = 10.0
+_LONGEST_ID = 64
+_LONGEST_WAIT = 60.0
+"""Seconds for which a peer's BUSY is believed at the most."""
 _ENDS = frozenset({SUCCEEDED, FAILED, CANCELLED, EXPIRED, OUTCOME_UNKNOWN})
 """States in which a target may say that it has ended."""
 
@@ -448,7 +452,9 @@ class Origin:
     # --- reports --------------------------------------------------------------------------------------------------
 
     def report(self, report: m.Report) -> None:
-        """What a target, or a hop in its place, says."""
+        """What a target, or a hop in its place, says: anything, for no hop has looked at it."""
+        if report.incarnation > LIMIT or len(report.dispatch_id) > _LONGEST_ID or len(report.journal_id) > _LONGEST_ID:
+            return
         self._check_memory(report)
         dispatch = self._ledger.dispatches.get(report.dispatch_id)
         target = dispatch.targets.get(report.target_uid) if dispatch is not None else None
@@ -496,7 +502,7 @@ class Origin:
         if row.state != RUNNING:
             row.state = RUNNING
             row.since = self._ledger.wall(target.dispatch)
-        if report.body:
+        if 0 < len(report.body) <= BODY_LIMIT:
             row.body = report.body
         self._ledger.changed(target)
 
@@ -541,12 +547,11 @@ class Origin:
             if dispatch.ended and report.kind == m.BUSY and not report.retry_after_ms:
                 self._deliver(dispatch, [target])
             return
-        bit = 1 << report.attempt
-        if not target.attempts & bit:
+        if report.attempt > row.attempts or not target.attempts & (bit := 1 << report.attempt):
             return
         target.attempts &= ~bit
         no_route = report.kind == m.NO_ROUTE
-        wait = delay(self._ctx, 0) if no_route else max(report.retry_after_ms / 1000, 0.05)
+        wait = delay(self._ctx, 0) if no_route else min(max(report.retry_after_ms / 1000, 0.05), _LONGEST_WAIT)
         if not dispatch.change:
             if not no_route or target.attempts:
                 self._schedule(dispatch, self._ctx.now + wait)

@@ -27,7 +27,8 @@ GRACE = 10.0
 _KEEP_READS = 1_000
 _KEEP_READ_BYTES = 64 * 1024 * 1024
 _KEEP_READS_FOR = 600.0
-_BODY_LIMIT = 64 * 1024
+BODY_LIMIT = 64 * 1024
+"""Bytes that a target may say of how far it is, and of how it ended."""
 
 
 class Ledger:
@@ -193,7 +194,7 @@ class Ledger:
     def end(self, target: OriginTarget, state: str, reason: str = "", message: str = "", body: bytes = b"") -> None:
         """Settle a target, or replace OUTCOME_UNKNOWN by the truth."""
         dispatch, row = target.dispatch, target.row
-        if len(body) > _BODY_LIMIT:
+        if len(body) > BODY_LIMIT:
             body, reason, message = b"", "RESULT_TOO_LARGE", "the result is too large to be kept"
         first = row.state not in FINAL
         row.state, row.reason, row.message, row.body = state, reason, message, body

@@ -18,6 +18,7 @@ from typing import Any
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.beat import LIMIT
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.records import Floor, JournalRow, Self
 from ote.clustercontroller.core.states import CANCELLED, OUTCOME_UNKNOWN
@@ -114,6 +115,8 @@ class Journal:
         if aim.journal_id and aim.journal_id != self._own.journal_id:
             return m.JOURNAL_CHANGED
         lane = self.lane(item.origin_uid)
+        if max(item.incarnation, aim.seq) > LIMIT:
+            return m.FORGOTTEN
         if item.incarnation > lane.incarnation:
             self._restart(lane, item.incarnation)
         if item.incarnation < lane.incarnation or aim.seq <= lane.passed:

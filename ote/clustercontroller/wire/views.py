@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -26,6 +27,9 @@ _CLUSTER_STATE = {
 }
 TARGET_STATE = {name.removeprefix("TARGET_STATE_"): number for name, number in route_pb2.TargetState.items()}
 """Number of a target's state by its name."""
+
+
+_Said = TypeVar("_Said", command_pb2.Result, command_pb2.Progress)
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -114,13 +118,13 @@ def target(row: TargetRow, output: bytes = b"") -> route_pb2.Target:
     message, reason = row.message, row.reason
     said: command_pb2.Result | command_pb2.Progress | None = None
     if row.body and row.state in states.FINAL:
-        said = result = command_pb2.Result.FromString(row.body)
+        said = result = _read(command_pb2.Result, row.body)
         output, message, reason = output or result.output, message or result.message, reason or result.reason
         if row.state == states.EXPIRED and reason == states.CANCELLED:
             reason, message = states.EXPIRED, "its time was over before it took effect"
     elif row.body:
-        said = command_pb2.Progress.FromString(row.body)
-        message = said.message or message
+        said = progress = _read(command_pb2.Progress, row.body)
+        message = progress.message or message
     view = route_pb2.Target(
         cluster=row.name,
         uid=row.uid,
@@ -138,6 +142,14 @@ def target(row: TargetRow, output: bytes = b"") -> route_pb2.Target:
         since, milliseconds = view.since, round(row.since * 1000)
         since.seconds, since.nanos = milliseconds // 1000, milliseconds % 1000 * 1_000_000
     return view
+
+
+def _read(kind: type[_Said], body: bytes) -> _Said:
+    """What a cluster said; nothing where it cannot be read: nobody else is to suffer from it."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        return kind()
 
 
 def count(rows: Iterable[TargetRow]) -> dict[str, int]:

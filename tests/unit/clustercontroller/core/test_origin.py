@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from ote.clustercontroller.core import effects as fx
@@ -385,6 +387,44 @@ def test_only_the_attempt_that_is_named_is_taken_back() -> None:
     assert end.state("d1") == "QUEUED"
     end.cancel("d1")
     assert end.state("d1") == "CANCELLED"
+
+
+def test_an_attempt_that_there_never_was_is_not_even_counted() -> None:
+    end = OriginEnd(online(E1))
+    end.submit("d1", E1)
+    tracemalloc.start()
+    end.report("d1", E1, m.BUSY, attempt=2**32 - 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert end.state("d1") == "SENT"
+    assert peak < 1_000_000
+
+
+def test_nobody_is_busy_for_longer_than_a_minute() -> None:
+    end = OriginEnd(online(E1))
+    end.submit("d1", E1)
+    end.take()
+    end.report("d1", E1, m.BUSY, attempt=1, retry_after_ms=2**32 - 1)
+    assert end.state("d1") == "QUEUED"
+    end.pass_time(80.0)
+    assert end.take()[:1] == [("deliver", "d1", [(E1, 1, 0, 2)])]
+
+
+def test_a_report_that_no_target_makes_changes_nothing() -> None:
+    end = OriginEnd(online(E1))
+    end.submit("d1", E1)
+    end.report("d1", E1, m.RESULT, incarnation=2**64 - 1, state="FAILED")
+    end.report("d1", E1, m.RESULT, journal_id="j" * 1000, state="FAILED")
+    end.report("d" * 1000, E1, m.RESULT, state="FAILED")
+    end.report("d1", E1, m.PROGRESS, body=bytes(1_000_000))
+    end.take()
+    end.pass_time(1.0)
+    assert end.take() == []
+    dispatch = end.origin.dispatch("d1")
+    assert dispatch is not None
+    assert (dispatch.targets[E1].row.body, dispatch.targets[E1].row.incarnation) == (b"", 1)
+    end.submit("d2", E1)
+    assert end.take() == [("deliver", "d2", [(E1, 2, 1, 1)])]
 
 
 def test_what_a_later_change_waits_for_is_not_taken_back_before_that_one() -> None:

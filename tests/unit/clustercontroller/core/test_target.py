@@ -99,6 +99,15 @@ def test_a_change_at_or_below_the_floor_never_runs_again() -> None:
     assert end.asked() == []
 
 
+@pytest.mark.parametrize(("seq", "incarnation"), [(2, 2**64 - 1), (2**64 - 1, 1)])
+def test_numbers_that_could_not_grow_any_more_are_not_taken(seq: int, incarnation: int) -> None:
+    end = ready()
+    end.deliver("dx", seq, incarnation=incarnation)
+    assert end.asked() == []
+    end.deliver("d1", 2)
+    assert end.asked() == [("Execute", "d1")]
+
+
 def test_changes_of_one_origin_run_in_their_chain_whatever_the_order_of_arrival() -> None:
     end = ready()
     end.deliver("d4", 5, 3)

@@ -1,0 +1,15 @@
+"""What is shown of a dispatch, whatever its targets have said."""
+
+from __future__ import annotations
+
+import pytest
+
+from ote.clustercontroller.core.records import TargetRow
+from ote.clustercontroller.wire import views
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUCCEEDED"])
+def test_a_target_that_says_what_nobody_can_read_is_shown_without_it(state: str) -> None:
+    view = views.target(TargetRow("u", "leaf", state, body=b"\xff\xff\xff"))
+    assert (view.cluster, view.message, view.output) == ("leaf", "", b"")
+    assert view.state == views.TARGET_STATE[state]
