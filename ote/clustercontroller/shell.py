@@ -127,8 +127,7 @@ class Shell:
         self._last_request = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering = {False: 0, True: 0}
-        """Questions under way, by whether they are look-ups."""
-        """Questions of other controllers that are being answered."""
+        """Questions of other controllers that are being answered, by whether they are look-ups."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._effects: dict[type, Callable[[Any], None]] = {
             fx.Put: lambda e: self._writes.append(store.Put(e.table, e.key, self._encode(e.value))),

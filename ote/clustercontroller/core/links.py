@@ -41,7 +41,6 @@ class Link:
     """Interval at which the parent wants to hear something."""
     dead_after: float = 0.0
     """Silence after which this link is lost, either way."""
-    """Number of the last beat message."""
     record: ClusterRecord | None = None
     """What was said in `Attach`."""
 

@@ -1,7 +1,7 @@
 """Dispatches that were accepted here, from the caller's submit to their last target's end.
 
 What lives here: what is sent, sent again, revoked, and what an answer means. What is remembered is `origin_ledger`'s
-and `origin_state`'s. What a target does is `target`'s; what a hop does is `router`'s.
+and `origin_state`'s, what leaves `origin_sending`'s. What a target does is `target`'s; what a hop does is `router`'s.
 
 Events: `submit`, `cancel` (callers); `report` (what targets and hops say); `paths_changed`, `gone` (the registry);
 `wake` (time).
@@ -14,8 +14,7 @@ Invariants:
 * To one cluster, in one journal, a change is sent only after all earlier ones; `after` never changes while it may be
   there.
 * A result is acknowledged after it is on disk, and again each time it comes; nobody waits for that, so those of some
-  tenths of a second go together. A final state changes never, but
-  OUTCOME_UNKNOWN once, into the truth.
+  tenths of a second go together. A final state changes never, but OUTCOME_UNKNOWN once, into the truth.
 * A timer per dispatch, and one per cluster that has turned something away. No event looks at everything.
 
 `Route.deliver` may call `report` before it returns (NO_ROUTE): all state is as it shall be before it is called.
@@ -33,6 +32,7 @@ from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import CancelDispatch, Submit, SubmitTarget
 from ote.clustercontroller.core.origin_ledger import BODY_LIMIT, GRACE, NO_ANSWER, Ledger
 from ote.clustercontroller.core.origin_ports import Clusters, KnownCluster, Route
+from ote.clustercontroller.core.origin_sending import Outgoing, Sending
 from ote.clustercontroller.core.origin_state import (
     MOVING,
     NOT_TAKEN_BACK,
@@ -58,10 +58,6 @@ from ote.clustercontroller.core.states import (
 from ote.clustercontroller.core.timers import Timers, delay, least_delay
 from ote.model.errors import AlreadyExists, NotFound, ResourceExhausted
 
-_HOPS = 32
-_ACKS_AT_ONCE = 256
-_ACK_AFTER = 0.3
-"""Seconds for which acknowledgements gather: far less than after which a result is said again."""
 _READ_SILENCE = 60.0
 """Seconds of silence after which a read is given up."""
 _READ_DELAY_CAP = 10.0
@@ -71,8 +67,6 @@ _LONGEST_WAIT = 60.0
 _ENDS = frozenset({SUCCEEDED, FAILED, CANCELLED, EXPIRED, OUTCOME_UNKNOWN})
 """States in which a target may say that it has ended."""
 
-_Outgoing = dict[OriginDispatch, list[OriginTarget]]
-
 
 class Origin:
     """The one end of a dispatch. `own` is shared with the parts that write it; only its incarnation is changed here."""
@@ -80,13 +74,12 @@ class Origin:
     def __init__(self, ctx: Context, clusters: Clusters, route: Route, own: Self) -> None:
         self._ctx = ctx
         self._clusters = clusters
-        self._route = route
         self._own = own
         self._timers = Timers(ctx)
         self._first_time = self._timers.line(least_delay(ctx), lambda dispatch: not dispatch.open, self._not_answered)
         self._ledger = Ledger(ctx, own, self._timers)
+        self._sending = Sending(ctx, route, self._timers)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
-        self._acks: dict[str, dict[str, None]] = {}
         self._kinds = {
             m.RECEIVED: self._received,
             m.PROGRESS: self._progress,
@@ -136,18 +129,6 @@ class Origin:
                 self._schedule(dispatch)
         self._timers.run()
 
-    def _acknowledge(self) -> None:
-        """Acknowledge the results that came lately, once they are on disk: those of the same dispatches together."""
-        acks, self._acks = self._acks, {}
-        self._ctx.barrier()
-        alike: dict[tuple[str, ...], list[str]] = {}
-        for uid, some in acks.items():
-            ids = list(some)
-            for start in range(0, len(ids), _ACKS_AT_ONCE):
-                alike.setdefault(tuple(ids[start : start + _ACKS_AT_ONCE]), []).append(uid)
-        for same, uids in alike.items():
-            self._route.ack(m.Ack(self._ctx.uid, uids, list(same), _HOPS))
-
     def _expect(self, dispatch: OriginDispatch, sent: int) -> None:
         """Set the first timer of a dispatch of which so many targets were sent."""
         if sent == len(dispatch.open) and least_delay(self._ctx) <= GRACE:
@@ -186,8 +167,8 @@ class Origin:
         now = self._ctx.now
         if now >= dispatch.deadline and not dispatch.ended:
             dispatch.ended, dispatch.tries = True, 0
-        outgoing: _Outgoing = {}
-        revoked: _Outgoing = {}
+        outgoing: Outgoing = {}
+        revoked: Outgoing = {}
         for target in list(dispatch.open.values()):
             if not dispatch.change:
                 self._read_due(target, outgoing)
@@ -202,9 +183,9 @@ class Origin:
                 outgoing.setdefault(dispatch, []).append(target)
         dispatch.tries += 1
         self._schedule(dispatch, None)
-        self._send(outgoing, revoked)
+        self._sending.send(outgoing, revoked)
 
-    def _read_due(self, target: OriginTarget, outgoing: _Outgoing) -> None:
+    def _read_due(self, target: OriginTarget, outgoing: Outgoing) -> None:
         if self._ctx.now - target.heard >= _READ_SILENCE:
             self._ledger.end(target, UNREACHABLE, NO_ANSWER, "the cluster has not answered")
         elif self._reachable(target.row.uid):
@@ -252,7 +233,7 @@ class Origin:
         ctx.emit(fx.Answer(event.request, event.dispatch_id))
         sent = [target for target in dispatch.open.values() if target.row.maybe_sent]
         self._expect(dispatch, len(sent))
-        self._deliver(dispatch, sent)
+        self._sending.deliver(dispatch, sent)
 
     def _accept(self, event: Submit) -> OriginDispatch:
         now = self._ctx.now
@@ -311,7 +292,7 @@ class Origin:
             error = NotFound("DISPATCH_NOT_FOUND", f"no dispatch {event.dispatch_id} is known here")
             ctx.emit(fx.Answer(event.request, error=error))
             return
-        revoked: _Outgoing = {}
+        revoked: Outgoing = {}
         for target in list(dispatch.open.values()):
             if target.row.maybe_sent and self._reachable(target.row.uid):
                 revoked.setdefault(dispatch, []).append(target)
@@ -324,66 +305,13 @@ class Origin:
             self._schedule(dispatch)
         ctx.barrier()
         ctx.emit(fx.Answer(event.request))
-        self._send({}, revoked)
+        self._sending.send({}, revoked)
 
     # --- sending --------------------------------------------------------------------------------------------------
 
     def _reachable(self, uid: str) -> bool:
         """Whether there is a way to a cluster."""
         return uid == self._ctx.uid or self._clusters.next_hop(uid) is not None
-
-    def _send(self, outgoing: _Outgoing, revoked: _Outgoing) -> None:
-        """Deliver and revoke what was collected, after all that was written for it; the earliest dispatch first."""
-        if outgoing or revoked:
-            self._ctx.barrier()
-        for dispatch, targets in sorted(outgoing.items(), key=lambda item: item[0].row.number):
-            self._deliver(dispatch, [target for target in targets if target.is_open and target.row.maybe_sent])
-        for dispatch, targets in revoked.items():
-            self._revoke(dispatch, targets)
-
-    def _deliver(self, dispatch: OriginDispatch, targets: Iterable[OriginTarget]) -> None:
-        row, ctx = dispatch.row, self._ctx
-        by_incarnation: dict[int, list[m.DeliveryTarget]] = {}
-        again = 0
-        for target in targets:
-            aim = target.row
-            again += aim.attempts > 0
-            aim.attempts += 1
-            target.attempts |= 1 << aim.attempts
-            by_incarnation.setdefault(aim.incarnation, []).append(
-                m.DeliveryTarget(aim.uid, aim.journal_id, aim.seq, aim.after, aim.attempts, aim.received)
-            )
-        if again:
-            ctx.count("ote_dispatch_resends_total", "command", value=again)
-        for incarnation, aims in by_incarnation.items():
-            self._route.deliver(
-                m.Deliver(
-                    origin_uid=ctx.uid,
-                    origin_name=ctx.name,
-                    incarnation=incarnation,
-                    dispatch_id=row.id,
-                    command=row.command,
-                    change=dispatch.change,
-                    inline=row.inline,
-                    payload=row.payload,
-                    ttl_ms=max(0, round((dispatch.deadline - ctx.now) * 1000)),
-                    timeout_ms=round(row.timeout * 1000),
-                    hop_limit=_HOPS,
-                    targets=aims,
-                )
-            )
-
-    def _revoke(self, dispatch: OriginDispatch, targets: Iterable[OriginTarget]) -> None:
-        by_incarnation: dict[int, list[m.DeliveryTarget]] = {}
-        for target in targets:
-            aim = target.row
-            by_incarnation.setdefault(aim.incarnation, []).append(
-                m.DeliveryTarget(aim.uid, aim.journal_id, aim.seq, aim.after, 0, aim.received)
-            )
-        row = dispatch.row
-        for incarnation, aims in by_incarnation.items():
-            expired = dispatch.change and not row.cancelled
-            self._route.revoke(m.Revoke(self._ctx.uid, incarnation, row.id, expired, _HOPS, aims))
 
     # --- the registry ---------------------------------------------------------------------------------------------
 
@@ -392,15 +320,15 @@ class Origin:
         ledger = self._ledger
         if not ledger.chains and not ledger.reads:
             return
-        outgoing: _Outgoing = {}
-        revoked: _Outgoing = {}
+        outgoing: Outgoing = {}
+        revoked: Outgoing = {}
         for uid in self._with_subtrees(uids):
             if (uid in ledger.chains or uid in ledger.reads) and self._reachable(uid):
                 for target in ledger.reads.get(uid, ()):
                     outgoing.setdefault(target.dispatch, []).append(target)
                 if uid in ledger.chains:
                     self._path_of(ledger.chains[uid], outgoing, revoked)
-        self._send(outgoing, revoked)
+        self._sending.send(outgoing, revoked)
 
     def _with_subtrees(self, uids: Iterable[str]) -> Iterator[str]:
         seen: set[str] = set()
@@ -410,7 +338,7 @@ class Origin:
                     seen.add(uid)
                     yield uid
 
-    def _path_of(self, chain: Chain, outgoing: _Outgoing, revoked: _Outgoing) -> None:
+    def _path_of(self, chain: Chain, outgoing: Outgoing, revoked: Outgoing) -> None:
         cluster = self._clusters.get(chain.uid)
         if cluster is None:
             return
@@ -422,7 +350,7 @@ class Origin:
                 outgoing.setdefault(target.dispatch, []).append(target)
         self._next(chain, cluster, outgoing)
 
-    def _next(self, chain: Chain, cluster: KnownCluster, outgoing: _Outgoing) -> None:
+    def _next(self, chain: Chain, cluster: KnownCluster, outgoing: Outgoing) -> None:
         """Take all that waits, unless it is not known yet which journal is there: a change names the one it is for."""
         chain.instance, chain.retry_at = cluster.instance, 0.0
         if not cluster.facts.journal_id:
@@ -470,7 +398,7 @@ class Origin:
                 cluster=report.target_uid,
                 state=report.state,
             )
-            self._ack(report)
+            self._sending.ack(report)
 
     def _check_memory(self, report: m.Report) -> None:
         """A target that knows of more than was sent tells that this origin's disk was set back."""
@@ -519,12 +447,7 @@ class Origin:
         elif row.state == OUTCOME_UNKNOWN:
             self._ledger.close(target)
         if change:
-            self._ack(report)
-
-    def _ack(self, report: m.Report) -> None:
-        if not self._acks:
-            self._timers.at(self._ctx.now + _ACK_AFTER, self._acknowledge)
-        self._acks.setdefault(report.target_uid, {})[report.dispatch_id] = None
+            self._sending.ack(report)
 
     def _lost(self, target: OriginTarget, report: m.Report) -> None:
         """The target knows nothing of it and never will: another journal, or settled and forgotten."""
@@ -545,7 +468,7 @@ class Origin:
             return
         if report.attempt <= 0:
             if dispatch.ended and report.kind == m.BUSY and not report.retry_after_ms:
-                self._deliver(dispatch, [target])
+                self._sending.deliver(dispatch, [target])
             return
         if report.attempt > row.attempts or not target.attempts & (bit := 1 << report.attempt):
             return
@@ -600,6 +523,6 @@ class Origin:
         cluster = self._clusters.get(chain.uid)
         if cluster is None or not self._reachable(chain.uid):
             return
-        outgoing: _Outgoing = {}
+        outgoing: Outgoing = {}
         self._next(chain, cluster, outgoing)
-        self._send(outgoing, {})
+        self._sending.send(outgoing, {})
