@@ -28,6 +28,8 @@ from ote.runtime.watch import ChangeKind, WatchHub
 _SETTLE = 5.0
 """How long UpdateCluster waits for the cluster before it answers that the change is on its way."""
 _MAX_PAGE = 5000
+_AT_ONCE = 200
+"""Clusters shown before others have their turn."""
 _DEFAULT_PAGE = 500
 _EMPTY = cluster_pb2.Selector()
 
@@ -106,9 +108,11 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
             default=_DEFAULT_PAGE,
             most=_MAX_PAGE,
         )
-        return cluster_pb2.ListClustersResponse(
-            clusters=[self._views.cluster(entry) for entry in page], next_page_token=token, total=len(entries)
-        )
+        response = cluster_pb2.ListClustersResponse(next_page_token=token, total=len(entries))
+        for some in range(0, len(page), _AT_ONCE):
+            response.clusters.extend(self._views.cluster(entry) for entry in page[some : some + _AT_ONCE])
+            await asyncio.sleep(0)
+        return response
 
     async def WatchClusters(
         self, request: cluster_pb2.WatchClustersRequest, context: Context
