@@ -99,6 +99,7 @@ test-real: environment-dev
 	PYTHON=$(BIN)/python tests/real/install.sh
 	OTE_REAL=1 $(PYTEST) -m real tests
 
+test-all: FIRST_SEED = 1
 test-all: test histories test-real  ## every test, with podman, grpcurl, Go and Node (installed where missing)
 
 conformance: environment-dev  ## the suite for shims against the shims we have
@@ -112,7 +113,7 @@ coverage-rest: environment-dev  ## branch coverage of everything, by all tests w
 	@COVERAGE_FILE=.coverage-rest $(PYTEST) -n $(JOBS) --cov --cov-report= $(call present,unit scenarios shell wire)
 	@COVERAGE_FILE=.coverage-rest $(BIN)/coverage report
 
-histories: environment-dev  ## thousands of random histories of a tree from a fresh seed; HISTORIES=n FIRST_SEED=n
+histories: environment-dev  ## thousands of random histories of a tree, by itself from a fresh seed; HISTORIES=n FIRST_SEED=n
 	$(PYTEST) -n $(JOBS) --dist worksteal tests/scenarios/test_histories.py --histories $(HISTORIES) --first-seed $(FIRST_SEED)
 
 bench: environment-dev  ## measure, against a bare grpc.aio program in the same run; ARGS=… goes to it
