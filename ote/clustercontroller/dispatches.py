@@ -55,6 +55,7 @@ from ote.runtime.clock import Clock
 GET_DISPATCH = "/ote.api.route.v1.RouteService/GetDispatch"
 CANCEL_DISPATCH = "/ote.api.route.v1.RouteService/CancelDispatch"
 _TTL = 3600.0
+_LONGEST = 100 * 365 * 86400.0
 _MAX_INLINE = 1024 * 1024
 """A larger command comes by PutPayload."""
 _FRAME_ROOM = 24 * 1024
@@ -141,8 +142,8 @@ class Dispatches:
         self._shell.submit(events, answer)
 
     async def prepare(self, request: route_pb2.DispatchRequest, peer: Peer) -> ev.Submit:
-        """What the core is asked, without a number. Waits for the disk when the command is large. Errors: as
-        `submit`."""
+        """What the core is asked, without a number; submitted by the caller, or given up. Waits for the disk when the
+        command is large. Errors: as `submit`."""
         check_id(request.dispatch_id)
         payload = self._named(request)
         pin = self._payloads.pin(payload) if payload is not None else None
@@ -175,6 +176,11 @@ class Dispatches:
         if pin is not None:
             self._pins[id(event)] = pin
         return event
+
+    def give_up(self, events: Iterable[ev.Submit]) -> None:
+        """What was prepared will not be submitted."""
+        for event in events:
+            self._hold(event)
 
     def _hold(self, event: ev.Submit) -> None:
         """The dispatch, if there is one that is not settled, holds its payload from now on, in place of the request."""
@@ -461,4 +467,5 @@ def _digest(request: route_pb2.DispatchRequest) -> bytes:
 
 
 def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
+    """Never less than nothing, and never more than a message between controllers can tell."""
+    return min(max(0.0, duration.seconds + duration.nanos / 1e9), _LONGEST)

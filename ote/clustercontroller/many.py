@@ -8,6 +8,7 @@ together without touching its events again.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,12 +28,15 @@ from ote.model.errors import Internal, OteError
 from ote.rpc.peer import Peer
 
 _MAX_EVENTS = 256
+_MESSAGE_BYTES = 256 * 1024
+"""A message to the caller is full with so many events, or so many bytes: any gRPC client takes 4 MiB."""
 _AT_ONCE = 64
 """Dispatches that the core is asked to accept in one go; others have their turn after so many."""
 _MAX_OPEN = 4096
 """Dispatches of one stream that are not settled, and events that its caller has not read; the stream is not read while
 there are more."""
-
+_MAX_BYTES = 8 * 1024 * 1024
+"""The same for the bytes of those events."""
 
 _ID, _ACCEPTED, _TARGET, _SUMMARY, _ERROR = (
     route_pb2.DispatchEvent.DESCRIPTOR.fields_by_name[name].number
@@ -60,7 +64,9 @@ class Many:
         self._core = core
         self._peer = peer
         self._context = context
-        self._events: list[bytes] = []
+        self._events: deque[bytes] = deque()
+        self._bytes = 0
+        """Of the events."""
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._followed: dict[str, _Followed] = {}
@@ -73,7 +79,7 @@ class Many:
         try:
             while (batch := await self._context.read()) is not grpc.aio.EOF:
                 await self._take(batch.dispatches)
-                while self._open >= _MAX_OPEN or len(self._events) >= _MAX_OPEN:
+                while self._full:
                     self._room.clear()
                     await self._room.wait()
             self._read_all = True
@@ -85,6 +91,10 @@ class Many:
                 self._dispatches.leave(dispatch_id, self)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
+
+    @property
+    def _full(self) -> bool:
+        return self._open >= _MAX_OPEN or len(self._events) >= _MAX_OPEN or self._bytes >= _MAX_BYTES
 
     async def _take(self, requests: Iterable[route_pb2.DispatchRequest]) -> None:
         events: list[ev.Submit] = []
@@ -98,6 +108,9 @@ class Many:
                 events.append(await self._dispatches.prepare(request, self._peer))
             except OteError as error:
                 self._answered(request.dispatch_id, error)
+            except BaseException:
+                self._dispatches.give_up(events)
+                raise
         if events:
             self._dispatches.submit_all(events, self._answered)
 
@@ -149,11 +162,13 @@ class Many:
 
     def _close(self, number: int) -> None:
         self._open -= number
-        if self._open < _MAX_OPEN:
+        if not self._full:
             self._room.set()
 
     def _tell(self, dispatch_id: str, kind: int, body: bytes) -> None:
-        self._events.append(field_of(_EVENTS, field_of(_ID, dispatch_id.encode()) + field_of(kind, body)))
+        event = field_of(_EVENTS, field_of(_ID, dispatch_id.encode()) + field_of(kind, body))
+        self._events.append(event)
+        self._bytes += len(event)
         self._ready.set()
 
     async def _write(self) -> None:
@@ -161,12 +176,20 @@ class Many:
             await self._ready.wait()
             self._ready.clear()
             while self._events:
-                batch, self._events = self._events[:_MAX_EVENTS], self._events[_MAX_EVENTS:]
-                await self._context.write(b"".join(batch))
-                if len(self._events) < _MAX_OPEN:
+                await self._context.write(self._message())
+                if not self._full:
                     self._room.set()
             if self._read_all and not self._open and not self._events:
                 return
+
+    def _message(self) -> bytes:
+        batch: list[bytes] = []
+        size = 0
+        while self._events and len(batch) < _MAX_EVENTS and size < _MESSAGE_BYTES:
+            batch.append(self._events.popleft())
+            size += len(batch[-1])
+        self._bytes -= size
+        return b"".join(batch)
 
 
 @lru_cache(maxsize=64)

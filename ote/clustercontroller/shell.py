@@ -390,7 +390,12 @@ class Shell:
     # --- the controller's own commands ----------------------------------------------------------------------------
 
     def _execute_here(self, effect: fx.ExecuteHere) -> None:
-        command = command_pb2.Command.FromString(effect.body)
+        try:
+            command = command_pb2.Command.FromString(effect.body)
+        except DecodeError:
+            message = f"what came as {effect.command} cannot be read here"
+            self._finish_here(fx.FinishHere(effect.key, "FAILED", "INTERNAL", message))
+            return
         if effect.command == "set_facts":
             facts = command.set_facts
             self._inbox.append(
@@ -403,9 +408,10 @@ class Shell:
                 )
             )
         else:
-            timeout = command.drain.timeout.ToTimedelta().total_seconds() if command.drain.HasField("timeout") else 30.0
+            drain = command.drain
+            timeout = drain.timeout.seconds + drain.timeout.nanos / 1e9 if drain.HasField("timeout") else 30.0
             now_ms = round(self._clock.wall() * 1000)
-            self._inbox.append(ev.DrainAsked(effect.key, command.drain.off, timeout, now_ms))
+            self._inbox.append(ev.DrainAsked(effect.key, drain.off, timeout, now_ms))
 
     def _finish_here(self, effect: fx.FinishHere) -> None:
         result = command_pb2.Result(

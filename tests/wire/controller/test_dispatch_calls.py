@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
 
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.core import messages as m
-from tests.wire.controller.tree import Tree, attached, dispatch, refused
+from tests.wire.controller.tree import Tree, attached, dispatch, refused, until
 
 
 async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and_that_it_is_back(tree: Tree) -> None:
@@ -55,3 +58,58 @@ async def test_names_that_nobody_has_are_told(tree: Tree) -> None:
     assert (error.reason, "none here is called nope or root-1;" in error.message) == ("NO_MATCH", True)
     error = await refused(dispatch(tree.admin("root"), "shop-*"))
     assert "called" not in error.message
+
+
+def _noop(clusters: str, **more: Any) -> route_pb2.DispatchRequest:
+    return route_pb2.DispatchRequest(
+        dispatch_id=secrets.token_hex(16),
+        selector=cluster_pb2.Selector(clusters=clusters),
+        command=command_pb2.Command(noop=command_pb2.Noop()),
+        **more,
+    )
+
+
+async def test_many_dispatches_settle_whatever_their_target_says_of_them_and_in_messages_that_any_client_takes(
+    tree: Tree,
+) -> None:
+    await tree.start("root")
+    uid = secrets.token_hex(16)
+    identity = tree.mint("root", "edge", uid)
+    requests = [_noop("edge") for _ in range(40)]
+    large = command_pb2.Result(outcome=command_pb2.OUTCOME_SUCCEEDED, output=bytes(50_000)).SerializeToString()
+    sizes: list[int] = []
+    settled: set[str] = set()
+    async with attached(tree, "root", identity, "edge", uid) as raw:
+        call = tree.admin("root").routes.DispatchMany()
+        await call.write(route_pb2.DispatchManyRequest(dispatches=requests))
+        await raw.heard(m.Deliveries)
+        for number, request in enumerate(requests):
+            body = large if number else b"\xff\xff"
+            said = m.Report(tree.uid("root"), 1, request.dispatch_id, uid, m.RESULT, state="SUCCEEDED", body=body)
+            await raw.say(said)
+        async with asyncio.timeout(10):
+            while len(settled) < len(requests):
+                message = await call.read()
+                sizes.append(message.ByteSize())
+                settled.update(event.dispatch_id for event in message.events if event.HasField("summary"))
+        call.cancel()
+    assert settled == {request.dispatch_id for request in requests}
+    assert max(sizes) < 512 * 1024
+
+
+async def test_times_beyond_all_measure_are_as_long_as_can_be_told(tree: Tree) -> None:
+    await tree.start("root")
+    endless, negative = Duration(seconds=2**62), Duration(seconds=-1)
+    drain = command_pb2.Command(drain=command_pb2.Drain(timeout=endless))
+    await tree.start("region", "root")
+    registry = tree.nodes["root"].shell.core.registry
+    await until(lambda: (entry := registry.find("region")) is not None and bool(entry.facts.journal_id))
+    first = _noop("region", ttl=endless, timeout=negative)
+    first.command.CopyFrom(drain)
+    for request in (first, _noop("region", ttl=endless, timeout=endless)):
+        states = [
+            event.summary.states
+            async for event in tree.admin("root").routes.Dispatch(request)
+            if event.HasField("summary")
+        ]
+        assert states == [{"SUCCEEDED": 1}]
