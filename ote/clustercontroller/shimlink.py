@@ -328,13 +328,14 @@ _STATES = {
 
 
 class NoShim:
-    """Stands where a cluster has no shim: the core answers such commands itself and never gets here."""
+    """Stands where a cluster has no shim: the core refuses what is for one, and may only cancel what an earlier process
+    had handed to one."""
 
     error = ""
     failed_at = 0.0
 
     def execute(self, effect: fx.Execute) -> None:
-        raise AssertionError("a cluster without shim executes nothing")
+        pass
 
     def cancel(self, key: str) -> None:
-        raise AssertionError("a cluster without shim executes nothing")
+        pass

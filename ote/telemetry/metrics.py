@@ -24,9 +24,6 @@ class Number:
     def __init__(self) -> None:
         self.value = 0.0
 
-    def inc(self, by: float = 1.0) -> None:
-        self.value += by
-
     def set(self, value: float) -> None:
         """To a value that is kept elsewhere; that of a counter never falls."""
         self.value = value

@@ -109,11 +109,6 @@ class Target:
         """Changes that have not ended."""
         return sum(change.phase != SETTLED for change in self._journal.changes.values())
 
-    @property
-    def unacknowledged(self) -> int:
-        """Results that their origins have not acknowledged."""
-        return len(self._unacked)
-
     # --- time -----------------------------------------------------------------------------------------------------
 
     def load(self, tables: Mapping[str, Mapping[str, Any]], *, set_back: bool = False, doubtful: bool = False) -> None:

@@ -1,8 +1,8 @@
 """Translates the core's messages to and from `tunnel.proto`. Nothing is decided here.
 
-`encode_up`, `encode_down` make a protobuf item of a message; `decode_up`, `decode_down` the reverse, and None for an
-item that this version does not know, which a receiver ignores. `write_up`, `write_down` serialise an item at once, as
-it stands in a frame: what is queued has a known size, and frames are joined without touching their items again.
+`write_up`, `write_down` serialise an item as it stands in a frame: what is queued has a known size, and frames are
+joined without touching their items again. `decode_up`, `decode_down` make a message of a protobuf item, and None of one
+that this version does not know, which a receiver ignores.
 """
 
 from __future__ import annotations
@@ -432,18 +432,6 @@ def write_up(item: m.UpItem) -> bytes:
 def write_down(item: m.DownItem) -> bytes:
     """What a parent sends, as the bytes it takes in a ConnectResponse: those of several make a frame."""
     return _write(item, _DOWN_TAGS)
-
-
-def encode_up(item: m.UpItem) -> pb.UpItem:
-    """What a child sends."""
-    name, encode = _ENCODERS[type(item)]
-    return pb.UpItem(**{name: encode(item)})
-
-
-def encode_down(item: m.DownItem) -> pb.DownItem:
-    """What a parent sends."""
-    name, encode = _ENCODERS[type(item)]
-    return pb.DownItem(**{name: encode(item)})
 
 
 # --- items: protobuf to core --------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def test_names_and_help_follow_the_rules() -> None:
 
 def test_two_processes_in_one_test_do_not_share_numbers() -> None:
     one, other = Metrics(process=False), Metrics(process=False)
-    one.counter("ote_dispatch_settled_total", "SUCCEEDED").inc(3)
+    one.counter("ote_dispatch_settled_total", "SUCCEEDED").value += 3
     assert 'ote_dispatch_settled_total{state="SUCCEEDED"} 3.0' in text_of(one).decode()
     assert "SUCCEEDED" not in text_of(other).decode()
 

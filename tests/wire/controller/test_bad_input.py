@@ -22,10 +22,9 @@ from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, tunnel_pb2
 from ote.api.trust.v1 import trust_pb2
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.wire.codec import encode_up
 from ote.pki import csr, decode_token, new_key
 from ote.rpc.tls import TlsIdentity
-from tests.wire.controller.tree import Raw, Tree, attached, dispatch, hello, record, refused, until
+from tests.wire.controller.tree import Raw, Tree, attached, dispatch, encode_up, hello, record, refused, until
 
 MAX = 2**64 - 1
 LEAF = "a" * 32

@@ -18,11 +18,10 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, tunnel_pb2
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.wire.codec import encode_up
 from ote.pki import new_key
 from ote.rpc.tls import TlsIdentity
 from tests.wire.controller.flooder import Job
-from tests.wire.controller.tree import Raw, Stubs, Tree, attached, dispatch, hello, record, until
+from tests.wire.controller.tree import Raw, Stubs, Tree, attached, dispatch, encode_up, hello, record, until
 
 pytestmark = pytest.mark.timed
 

@@ -26,7 +26,7 @@ from ote.clustercontroller.core.context import statement
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.shimserving import BuiltInShim
-from ote.clustercontroller.wire.codec import decode_down, encode_up
+from ote.clustercontroller.wire.codec import decode_down, write_up
 from ote.model.errors import OteError
 from ote.pki import Authority, csr, new_key, public_key_of, sign_statement
 from ote.rpc.channel import open_channel
@@ -182,6 +182,11 @@ def record(
         setattr(made, word, value)
     made.signature = sign_statement(key, statement(made))
     return made
+
+
+def encode_up(item: m.UpItem) -> tunnel_pb2.UpItem:
+    """What a child sends, as protobuf."""
+    return tunnel_pb2.ConnectRequest.FromString(write_up(item)).items[0]
 
 
 class Raw:

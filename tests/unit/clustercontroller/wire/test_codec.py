@@ -6,7 +6,7 @@ import pytest
 
 from ote.api.route.v1 import tunnel_pb2
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.wire.codec import decode_down, encode_down, write_down
+from ote.clustercontroller.wire.codec import decode_down, write_down
 
 
 @pytest.mark.parametrize("draining", [False, True])
@@ -19,4 +19,10 @@ def test_a_beat_reads_as_it_was_meant(
     beat = m.Beat(standing, silence_ms, path, draining)
     frame = tunnel_pb2.ConnectResponse.FromString(write_down(beat))
     assert [decode_down(item) for item in frame.items] == [beat]
-    assert frame.items[0] == encode_down(beat)
+    by_protobuf = tunnel_pb2.Beat(
+        standing=tunnel_pb2.Standing(beat=standing.beat, depth=standing.depth),
+        silence_ms=silence_ms,
+        path=[tunnel_pb2.PathStep(name=step.name, uid=step.uid) for step in path],
+        draining=draining,
+    )
+    assert frame.items[0].beat == by_protobuf
