@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from ote.clustercontroller.core.children import EVICTED_TEXT
 from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.core.welcoming import EVICTED_TEXT
 from ote.model.errors import OteError, PermissionDenied
 from ote.pki import is_vouched_from_above
 from ote.rpc.peer import PERSON_ROLES, Peer, Role

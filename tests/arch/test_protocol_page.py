@@ -48,7 +48,7 @@ def test_the_lanes_are_those_of_the_code() -> None:
 
 
 def test_every_refusal_has_a_row() -> None:
-    code = "\n".join((CORE / name).read_text() for name in ("children.py", "controller.py"))
+    code = "\n".join((CORE / name).read_text() for name in ("children.py", "welcoming.py", "controller.py"))
     given = set(re.findall(r'Refused\(\s*"([A-Z_]+)"', code))
     assert given | {"EVICTED"} == {row[0].partition("(")[0] for row in rows("### Why a link is refused")}
 

@@ -1,4 +1,4 @@
-"""The parent's side of the tunnel: who may attach, who has left, and what children are told (rules 9-13, 23).
+"""The parent's side of the tunnel: who is attached, who has left, and what children are told (rules 9-13, 23).
 
 A link goes hello -> (welcome) waiting -> attach -> (attached) child -> goodbye, loss, silence or refusal. A link that
 waits hears beats too, because a candidate may become feasible only by the next beat.
@@ -8,16 +8,13 @@ Events in: `hello`, `unattached` (an item of a link that waits), `heard`, `heart
 attached elsewhere. Effects out: `Send` of Welcome, Refused, Attached, Beat, Alternates, Evictions, Resync and Drained;
 `CloseLink`; `Put` of `self` with a barrier before the first child hears Attached.
 
-Who is refused: a wrong protocol version, another identity than the certificate's or another key than the one on
-record, the evicted, a name held by another uid (only newcomers: a clash made during a cut keeps its tunnel), one that
-another instance of the uid has followed (a clone), anybody but last resorts while draining, and too many at a time.
-
 Invariants: at most one link per uid is *the* link, the newest; a uid's epoch only grows here. An older link of the
 same process is read until its goodbye, or its silence. Clones: when an attachment follows one of another instance, that
 instance is told CLUSTER_CLONED, which is heard only if it still runs, so a plain quick restart passes.
 SUPERSEDED(epoch) after Attached: the tree knows a higher epoch from before, the child's disk was set back.
 Silence: any frame is life; who wakes later than two heartbeats after it was due restarts all silence timers first.
-Not here: what is known of clusters (`registry`), the lists of candidates (`alternates`), making beats (`parents`).
+Not here: who may open a link (`welcoming`), whether both ends count the same (`agreement`), what is known of clusters
+(`registry`), the lists of candidates (`alternates`), making beats (`parents`).
 """
 
 from __future__ import annotations
@@ -25,21 +22,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.agreement import Agreement
 from ote.clustercontroller.core.alternates import Candidates, Rounds
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.records import Self
 from ote.clustercontroller.core.registry import Registry
+from ote.clustercontroller.core.welcoming import EVICTED_TEXT, ParentsView, Welcoming
 
-PROTOCOL_VERSION = 1
-
-EVICTED_TEXT = (
-    "was evicted from the tree; to join again stop it, remove identity and store.db* from its data directory, "
-    "and start it with a new --join-token"
-)
 NEVER = float("inf")
 
 _BEAT_PATIENCE = 1.25
@@ -47,27 +39,8 @@ _BEAT_PATIENCE = 1.25
 _WAITING_LIMIT = 2.0
 """A link that has not attached after so many dead-after intervals is closed."""
 _EVICTIONS_AT_ONCE = 500
-_RESYNC_SAME = 2
-"""Heartbeats in a row with one and the same difference after which a full account is asked for."""
-_RESYNC_ANY = 8
-"""The same for any differences: news that is on its way makes short ones."""
-_RESYNC_MOST = 256
-_RETRY_MS = (300, 1500)
 _LEAVING_BEATS = 2.0
 """Heartbeat intervals for which a child that has said goodbye is waited for to be heard of from its new parent."""
-
-
-class ParentsView(Protocol):
-    """What the children are told of this controller's own place."""
-
-    @property
-    def standing(self) -> m.Standing: ...
-    @property
-    def connected(self) -> bool: ...
-    @property
-    def path(self) -> list[m.PathStep]: ...
-    @property
-    def alternates(self) -> m.Alternates: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -87,11 +60,7 @@ class _Link:
     """What was said when it attached does not wait for the disk any more: what is newer cannot overtake it."""
     owed: dict[str, m.Away | None] = field(default_factory=dict)
     """Whom it has to be told of at its next heartbeat, because its lane was full: that he is away, or evicted."""
-    difference: tuple[m.Digest, m.Digest] | None = None
-    same: int = 0
-    different: int = 0
-    patience: int = field(default=1)
-    """Doubled by each full account that did not help."""
+    agreement: Agreement = field(default_factory=Agreement)
 
 
 class Children:
@@ -116,11 +85,10 @@ class Children:
         self._draining = False
         self._told = (m.Standing(0, 0), list[m.PathStep](), False)
         self._beat_at = NEVER
+        self._welcoming = Welcoming(ctx, registry, parents)
         self._rounds = Rounds()
         self._candidates = Candidates(None, (), None, ())
         self._above: tuple[m.Alternates, str] | None = None
-        self._admit_room = ctx.settings.admit_per_second
-        self._admit_since = ctx.now
         registry.on_superseded = self._superseded
 
     # --- opening a link -------------------------------------------------------------------------------------------
@@ -129,7 +97,7 @@ class Children:
         self, link: int, hello: m.Hello, peer_uid: str, peer_name: str, peer_key: bytes = b"", *, leaf: bool = False
     ) -> m.Welcome | m.Refused:
         """A child opens a link; `peer_` is of its certificate (see events.ChildHello). The answer has been sent."""
-        refused = self._refusal(hello, peer_uid, peer_name, peer_key)
+        refused = self._welcoming.refusal(hello, peer_uid, peer_name, peer_key, self._draining)
         if link in self._links:
             refused = m.Refused("BAD_FRAME", "hello twice on one stream")
             self._drop(self._links[link])
@@ -142,7 +110,7 @@ class Children:
         opened = _Link(link, hello, self._ctx.now, leaf)
         self._links[link] = self._waiting[link] = opened
         self._of_uid.setdefault(hello.uid, []).append(opened)
-        welcome = self._welcome(hello.uid)
+        welcome = self._welcoming.welcome(hello.uid, self._draining)
         opened.path = welcome.path
         self._ctx.send(link, welcome)
         self._start_beats()
@@ -153,59 +121,6 @@ class Children:
         for waiting in [link for link in self._of_uid.get(uid, ()) if not link.epoch]:
             self._drop(waiting)
             self._ctx.emit(fx.CloseLink(waiting.number, "a newer one waits"))
-
-    def _welcome(self, uid: str) -> m.Welcome:
-        ctx, parents = self._ctx, self._parents
-        return m.Welcome(
-            name=ctx.name,
-            uid=ctx.uid,
-            instance=ctx.instance,
-            standing=parents.standing,
-            connected=parents.connected,
-            path=parents.path,
-            heartbeat_ms=round(ctx.settings.heartbeat * 1000),
-            dead_after_ms=round(ctx.settings.dead_after * 1000),
-            known_epoch=self._registry.known_epoch(uid),
-            draining=self._draining,
-            evictions_digest=self._registry.evictions_digest(),
-            protocol_version=PROTOCOL_VERSION,
-        )
-
-    def _refusal(self, hello: m.Hello, peer_uid: str, peer_name: str, peer_key: bytes) -> m.Refused | None:
-        registry = self._registry
-        if PROTOCOL_VERSION not in hello.protocol_versions:
-            return m.Refused("PROTOCOL_VERSION", f"this controller speaks version {PROTOCOL_VERSION} of the protocol")
-        if (hello.uid, hello.name) != (peer_uid, peer_name):
-            return m.Refused("IDENTITY_MISMATCH", f"the certificate is that of {peer_name} ({peer_uid})")
-        if hello.uid == self._ctx.uid:
-            return m.Refused("IDENTITY_MISMATCH", "this is the controller itself, it cannot be its own child")
-        if hello.uid in registry.evicted:
-            return m.Refused("EVICTED", f"{hello.name} ({hello.uid}) {EVICTED_TEXT}")
-        known = registry.get(hello.uid)
-        if known is not None and known.name != hello.name:
-            return m.Refused("IDENTITY_MISMATCH", f"this uid is known as {known.name}")
-        if known is not None and peer_key not in (b"", known.public_key):
-            return m.Refused("IDENTITY_MISMATCH", f"{known.name} is known with another key")
-        if known is None and (holder := registry.name_holder(hello.name)) is not None:
-            return m.Refused("CLUSTER_NAME_TAKEN", f"{hello.name} is the name of {holder}; evict that one first")
-        if registry.was_replaced(hello.uid, hello.instance):
-            return m.Refused("CLUSTER_CLONED", "another process has attached with this identity")
-        if self._draining and not hello.last_resort:
-            return m.Refused("DRAINING", f"{self._ctx.name} moves its children away")
-        if not self._admit():
-            wait = round(self._ctx.rng.uniform(*_RETRY_MS))
-            return m.Refused("BUSY", "many children are coming; try another parent, or later", retry_after_ms=wait)
-        return None
-
-    def _admit(self) -> bool:
-        """A bucket that holds one second's worth."""
-        rate = self._ctx.settings.admit_per_second
-        self._admit_room = min(rate, self._admit_room + rate * (self._ctx.now - self._admit_since))
-        self._admit_since = self._ctx.now
-        if self._admit_room < 1:
-            return False
-        self._admit_room -= 1
-        return True
 
     def unattached(self, link: int, item: m.UpItem) -> None:
         """An item on a link that is not attached: its attach, or nothing that belongs there."""
@@ -327,20 +242,11 @@ class Children:
         child.greeted = True
         if child.owed or child.alternates is None:
             self._tell_again(child)
-        ours = self._registry.whole_digest(uid)
-        if heartbeat.digest == ours:
-            child.difference, child.same, child.different, child.patience = None, 0, 0, 1
-            return
-        difference = (heartbeat.digest, ours)
-        child.same = child.same + 1 if difference == child.difference else 1
-        child.different += 1
-        child.difference = difference
-        if child.same >= _RESYNC_SAME * child.patience or child.different >= _RESYNC_ANY * child.patience:
+        if child.agreement.broken(heartbeat.digest, self._registry.whole_digest(uid)):
             self._resync(child)
 
     def _resync(self, child: _Link) -> None:
-        child.difference, child.same, child.different = None, 0, 0
-        child.patience = min(_RESYNC_MOST, child.patience * 2)
+        child.agreement.asked()
         self._ctx.count("ote_registry_resyncs_total")
         self._ctx.send(child.number, m.Resync())
 
