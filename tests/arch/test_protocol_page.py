@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ote.api.route.v1 import tunnel_pb2
 from ote.clustercontroller import bulk, dispatches, lanes, payloads
-from ote.clustercontroller.core import controller, credit
+from ote.clustercontroller.core import credit, questions
 from ote.clustercontroller.core.context import CoreSettings, statement
 from ote.clustercontroller.core.digest import mark
 from ote.clustercontroller.core.entries import ClusterEntry
@@ -62,7 +62,7 @@ def test_every_kind_of_report_has_a_row() -> None:
 
 def test_the_questions_are_those_that_are_answered() -> None:
     shown = {row[0].strip("`"): row[1] for row in rows("## 9. Questions")}
-    assert shown.keys() == controller.ASKED_FROM_BELOW | {dispatches.CANCEL_DISPATCH, STATUS_OF}
+    assert shown.keys() == questions.ASKED_FROM_BELOW | {dispatches.CANCEL_DISPATCH, STATUS_OF}
     for method in (dispatches.CANCEL_DISPATCH, STATUS_OF):
         assert "only from above" in shown[method]
 

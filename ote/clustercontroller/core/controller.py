@@ -1,8 +1,7 @@
 """The composition of the core: every event goes to the part whose business it is, every effect comes back in order.
 
-What lives here: who is told what, the cluster's own facts, drain and stop, questions between controllers. What does
-not: any rule about parents, the registry or dispatches; those are the parts'. The shell, and the simulator, call
-`handle` only.
+What lives here: who is told what, the cluster's own facts, drain and stop. What does not: any rule about parents, the
+registry or dispatches; those are the parts'. The shell, and the simulator, call `handle` only.
 """
 
 from __future__ import annotations
@@ -21,33 +20,22 @@ from ote.clustercontroller.core.facts import OwnRecord
 from ote.clustercontroller.core.load import Load
 from ote.clustercontroller.core.origin import Origin
 from ote.clustercontroller.core.parents import Parents, ParentsCallbacks
+from ote.clustercontroller.core.questions import Questions
 from ote.clustercontroller.core.registry import Registry
 from ote.clustercontroller.core.router import Router
 from ote.clustercontroller.core.states import FAILED, SUCCEEDED
 from ote.clustercontroller.core.target import Target
-from ote.model.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from ote.model.errors import InvalidArgument, NotFound
 
 _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
-_CALL_TIMEOUT = 10.0
 _EVICTIONS_AT_ONCE = 500
 _BUSY_MS = 100
 _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
 ROOT_CANNOT_DRAIN = "a root has nobody to hand its children to; drain the controllers below it, or stop it"
-
-ASKED_FROM_BELOW = frozenset(
-    {
-        "ping",
-        "key-of",
-        "reserve-name",
-        "/ote.api.trust.v1.TrustService/Enrol",
-        "/ote.api.route.v1.RouteService/GetDispatch",
-    }
-)
-"""All that a controller may ask of one that is not below it; each hop stops the rest where it comes from a child."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 """What was on disk: {table: {key: record of `records`}}."""
@@ -104,6 +92,7 @@ class Controller:
         self.children = Children(ctx, self.registry, self.parents, self._self)
         self.router = Router(ctx, self.registry, lambda: self.parents.active_link, self._flush_news)
         self.router.ends = self
+        self.questions = Questions(ctx, self.registry, self.router, is_root=home is None)
         self.origin = Origin(ctx, self.registry, self.router, self._self)
         self.target = Target(ctx, self.router, self._self, allowed, has_shim=has_shim)
         self.origin.load(tables)
@@ -118,7 +107,6 @@ class Controller:
         """When news may be sent at the earliest, and until when the parent's lane counts as full."""
         self._evictions_owed: dict[str, None] = {}
         """Those that the parent has not been told of, because its lane was full."""
-        self._calls: dict[str, tuple[int, float]] = {}
         self._waiting: list[_Waiting] = []
         self._stopping: tuple[int, list[str]] | None = None
         """Who is answered when the parent has let go, and which children stayed."""
@@ -128,7 +116,7 @@ class Controller:
         """The time for which the shell was asked, that may be earlier."""
         self.load = Load(ctx, self.registry, self._publish_status)
         self.registry.on_load_changed = self.load.changed
-        self._parts = (self.parents, self.children, self.target, self.origin, self.load)
+        self._parts = (self.parents, self.children, self.target, self.origin, self.load, self.questions)
         """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
         self._handlers = self._who_handles()
 
@@ -160,8 +148,8 @@ class Controller:
             ev.ShimLost: self.target.lost,
             ev.PayloadReady: self.target.payload_ready,
             ev.PayloadFailed: self.target.payload_failed,
-            ev.Asked: self._asked,
-            ev.Answered: self._answered,
+            ev.Asked: self.questions.asked,
+            ev.Answered: self.questions.answered,
             ev.FactsChange: self._facts_change,
             ev.DrainAsked: self._drain_asked,
             ev.Renewed: lambda e: self.parents.reattach(),
@@ -221,9 +209,9 @@ class Controller:
             case m.Goodbye():
                 self.children.goodbye(link, item)
             case m.Call():
-                self._asked_from_below(link, uid, item)
+                self.questions.from_below(link, uid, item)
             case m.Reply():
-                self._talk(item, from_above=False)
+                self.questions.pass_on(item, from_above=False)
             case m.Evictions():
                 self._evictions_from_below(link, uid, item.uids)
             case _:
@@ -249,7 +237,7 @@ class Controller:
                 case m.Reports():
                     self.router.reports(item)
                 case m.Call() | m.Reply():
-                    self._talk(item, from_above=True)
+                    self.questions.pass_on(item, from_above=True)
                 case m.Evictions():
                     self._learn_evictions(item.uids, but=link)
                 case m.Away():
@@ -376,7 +364,8 @@ class Controller:
     def _evict(self, event: ev.Evict) -> None:
         entry = self.registry.get(event.uid)
         if entry is None:
-            self._fail(event.request, NotFound("CLUSTER_NOT_FOUND", f"no cluster {event.uid} is known here"))
+            error = NotFound("CLUSTER_NOT_FOUND", f"no cluster {event.uid} is known here")
+            self.ctx.emit(fx.Answer(event.request, error=error))
             return
         delivered = self.registry.next_hop(event.uid) is not None
         orphans = self.registry.evict(event.uid)
@@ -482,51 +471,6 @@ class Controller:
     def reported(self, report: m.Report) -> None:
         self.origin.report(report)
 
-    # --- questions ------------------------------------------------------------------------------------------------
-
-    def _asked(self, event: ev.Asked) -> None:
-        call = m.Call(self.ctx.new_id(), self.ctx.uid, event.to_uid, event.method, event.body)
-        if event.to_uid == self.ctx.uid or (not event.to_uid and self.parents.is_root):
-            self._calls[call.id] = (event.request, self.ctx.now + _CALL_TIMEOUT)
-            self.ctx.emit(fx.Ask(call.id, self.ctx.uid, event.method, event.body, from_above=True))
-        elif self.router.pass_on(event.to_uid, call):
-            self._calls[call.id] = (event.request, self.ctx.now + _CALL_TIMEOUT)
-        else:
-            self._fail(event.request, Unavailable("NO_ROUTE", "there is no way to that controller now; try again"))
-
-    def _answered(self, event: ev.Answered) -> None:
-        reply = m.Reply(event.id, event.from_uid, event.code, event.reason, event.message, event.body)
-        self._talk(reply, from_above=True)
-
-    def _asked_from_below(self, link: int, via: str, call: m.Call) -> None:
-        """A question of a child, or of one below it: in its own name, and nothing that changes what is above."""
-        if self.registry.via(call.from_uid) != via:
-            self.ctx.log("warning", "a question in the name of another", via=via, claimed=call.from_uid)
-        elif call.method in ASKED_FROM_BELOW:
-            self._talk(call, from_above=False)
-        else:
-            refusal = "this is asked by controllers above only"
-            self.ctx.send(link, m.Reply(call.id, call.from_uid, "PERMISSION_DENIED", "NOT_FROM_BELOW", refusal))
-
-    def _talk(self, item: m.Call | m.Reply, *, from_above: bool) -> None:
-        if isinstance(item, m.Reply):
-            if item.to_uid != self.ctx.uid:
-                self.router.pass_on(item.to_uid, item)
-            elif (waiting := self._calls.pop(item.id, None)) is not None:
-                self.ctx.emit(fx.Answer(waiting[0], item))
-            return
-        mine = item.to_uid == self.ctx.uid or (not item.to_uid and self.parents.is_root)
-        if mine:
-            self.ctx.emit(fx.Ask(item.id, item.from_uid, item.method, item.body, from_above))
-        elif not self.router.pass_on(item.to_uid, item):
-            self._talk(
-                m.Reply(item.id, item.from_uid, "UNAVAILABLE", "NO_ROUTE", "there is no way to that controller now"),
-                from_above=from_above,
-            )
-
-    def _fail(self, request: int, error: Exception) -> None:
-        self.ctx.emit(fx.Answer(request, error=error))
-
     # --- time -----------------------------------------------------------------------------------------------------
 
     def _wake(self, now: float) -> None:
@@ -536,10 +480,6 @@ class Controller:
             due = part.next_wake()
             if due is not None and due <= now:
                 part.wake()
-        for call, (request, until) in list(self._calls.items()):
-            if until <= now:
-                del self._calls[call]
-                self._fail(request, DeadlineExceeded("NO_ANSWER", "the controller did not answer within 10 s"))
 
     def _after(self) -> None:
         connected = self.parents.connected
@@ -558,8 +498,6 @@ class Controller:
             self._flush_news()
             waits = False
         times = [due for part in self._parts if (due := part.next_wake()) is not None]
-        if self._calls:
-            times += [until for _, until in self._calls.values()]
         if self._waiting:
             times += [waiting.until for waiting in self._waiting]
         if waits:

@@ -14,7 +14,8 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
-from ote.clustercontroller.core.controller import ASKED_FROM_BELOW, Controller
+from ote.clustercontroller.core.controller import Controller
+from ote.clustercontroller.core.questions import ASKED_FROM_BELOW
 from ote.model.errors import OteError
 from tests.unit.clustercontroller.core.registry_tree import make_context, make_record
 
