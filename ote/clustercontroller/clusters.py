@@ -109,8 +109,10 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
             most=_MAX_PAGE,
         )
         response = cluster_pb2.ListClustersResponse(next_page_token=token, total=len(entries))
+        known = self._core.registry.entries
         for some in range(0, len(page), _AT_ONCE):
-            response.clusters.extend(self._views.cluster(entry) for entry in page[some : some + _AT_ONCE])
+            batch = page[some : some + _AT_ONCE]
+            response.clusters.extend(self._views.cluster(entry) for entry in batch if entry.uid in known)
             await asyncio.sleep(0)
         return response
 

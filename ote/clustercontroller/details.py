@@ -16,7 +16,7 @@ from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire.totals import encode_totals
 from ote.clustercontroller.wire.views import ClusterViews
-from ote.model.errors import OteError
+from ote.model.errors import NotFound, OteError
 from ote.runtime.clock import Clock
 
 STATUS_OF = "status-of"
@@ -48,7 +48,7 @@ class ClusterDetails:
         return msgspec.msgpack.encode((max(0, round((now - details.at) * 1000)), status.cluster_status, totals))
 
     async def view(self, entry: ClusterEntry) -> cluster_pb2.Cluster:
-        """The cluster with its status, as fresh as it can be had."""
+        """The cluster with its status, as fresh as it can be had. Errors: NotFound (CLUSTER_NOT_FOUND)."""
         core = self._shell.core
         told: _Told | None = None
         live = core.registry.is_up(entry.uid)
@@ -57,6 +57,8 @@ class ClusterDetails:
             live = told is not None
             if told is None and entry.parent_uid != core.ctx.uid and core.registry.is_up(entry.parent_uid):
                 told = await self._ask(entry.parent_uid, entry.uid)
+        if entry.uid not in core.registry.entries:
+            raise NotFound("CLUSTER_NOT_FOUND", f"{entry.name} was evicted just now")
         core.ctx.now = now = self._clock.now()
         view = self._views.cluster(entry)
         if told is not None:

@@ -308,15 +308,15 @@ class Dispatches:
         dispatch = self._core.origin.dispatch(dispatch_id)
         if dispatch is None:
             raise NotFound("DISPATCH_NOT_FOUND", f"{self._core.ctx.name} knows no dispatch {dispatch_id!r}")
-        watcher = Watcher()
+        watcher, targets = Watcher(), dispatch.targets
         self.listen(dispatch_id, watcher)
         try:
-            yield [target.row for target in dispatch.targets.values()]
+            yield [target.row for target in targets.values()]
             while not dispatch.settled or watcher.changed:
                 await watcher.wake.wait()
                 watcher.wake.clear()
                 changed, watcher.changed = watcher.changed, {}
-                yield [dispatch.targets[uid].row for uid in changed if uid in dispatch.targets]
+                yield [targets[uid].row for uid in changed if uid in targets]
                 if len(changed) >= _SEVERAL and not dispatch.settled:
                     await watcher.gather()
         finally:

@@ -201,7 +201,7 @@ class Node:
         views = ClusterViews(core.registry, core.load.details, self._wall, lambda: core.parents.path)
         self._details = ClusterDetails(self.shell, views, self._clock)
         self.hub: WatchHub[str, ClusterEntry] = WatchHub(
-            core.ctx.instance, get=core.registry.get, items=lambda: list(core.registry.entries.items())
+            core.ctx.instance, get=core.registry.get, keys=lambda: core.registry.entries
         )
         self.dispatches = Dispatches(self.shell, self.payloads, self.outputs, self._clock)
         if settings.shim != "none":

@@ -124,7 +124,7 @@ class Payloads:
         needed = {sha256.hex() for sha256 in self._holders}
         now = time.time()
         for file in self._folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # such as that it is gone already
                 if file.name.removesuffix(_PART) not in needed and now - file.stat().st_mtime >= unused_for:
                     file.unlink()
 

@@ -15,6 +15,7 @@ from ote.clustercontroller.bulkserving import BulkServing
 from ote.clustercontroller.clusters import by_name, find
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.origin_state import OriginDispatch
+from ote.clustercontroller.core.records import TargetRow
 from ote.clustercontroller.core.states import ONLINE
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
 from ote.clustercontroller.many import Many
@@ -121,16 +122,16 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
 
     async def _watch(self, dispatch_id: str, response: Callable[..., T]) -> AsyncIterator[T]:
         """A dispatch of this origin until it is settled: accepted, targets that change, summary."""
-        first = True
+        all_rows: list[TargetRow] | None = None
         async for rows in self._dispatches.changes(dispatch_id):
-            if first:
+            if all_rows is None:
+                all_rows = rows
                 name = f"{self._core.ctx.name}/{dispatch_id}"
                 targets, rows = self._dispatches.targets(dispatch_id, rows, _EVENT_BYTES)
                 yield response(accepted=route_pb2.Accepted(dispatch=name, targets=targets))
-                first = False
             for batch in _in_messages(self._dispatches.target(dispatch_id, row) for row in rows):
                 yield response(changed=route_pb2.Targets(targets=batch))
-        yield response(summary=self._summary(dispatch_id))
+        yield response(summary=route_pb2.Summary(states=views.count(all_rows or ())))
 
     async def DispatchMany(  # type: ignore[override]  # reads and writes by itself
         self, request_iterator: Any, context: Context
@@ -214,11 +215,6 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
             raise Unavailable(
                 "ORIGIN_UNREACHABLE", f"the dispatch's origin does not answer: {error.message}"
             ) from error
-
-    def _summary(self, dispatch_id: str) -> route_pb2.Summary:
-        dispatch = self._core.origin.dispatch(dispatch_id)
-        rows = [target.row for target in dispatch.targets.values()] if dispatch else []
-        return route_pb2.Summary(states=views.count(rows))
 
     # --- routes ---------------------------------------------------------------------------------------------------
 

@@ -119,8 +119,8 @@ class Shell:
         self._urgent = False
         """Somebody waits for what has gathered."""
         self._flush_later: asyncio.TimerHandle | None = None
-        self._in_flight = False
-        """Commits that have not ended."""
+        self._in_flight: list[store.Write] | None = None
+        """What is being committed."""
         self._timer: asyncio.TimerHandle | None = None
         self._requests: dict[int, Callable[[Any, Exception | None], None]] = {}
         """Who is told of an answer, by the number of the request."""
@@ -238,7 +238,8 @@ class Shell:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._flush_later is not None:
             self._flush_later.cancel()
-        self._disk.submit(self._writes, lambda error: None)
+        # With what is being committed, which may fail: nothing is to be there without what was written before it.
+        self._disk.submit([*(self._in_flight or ()), *self._writes], lambda error: None)
 
     def _spawned_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -252,7 +253,7 @@ class Shell:
         for effect in effects:
             kind = type(effect)
             if kind is fx.Barrier:
-                if late is None and (self._writes or self._in_flight):
+                if late is None and (self._writes or self._in_flight is not None):
                     late = []
             elif late is not None and kind not in _AT_ONCE:
                 late.append(effect)
@@ -269,7 +270,7 @@ class Shell:
     def _plan_flush(self, urgent: bool) -> None:
         if urgent and not self._urgent:
             self._urgent = True
-            if not self._in_flight:
+            if self._in_flight is None:
                 self._loop.call_soon(self._flush)
         elif not urgent and self._flush_later is None:
             self._flush_later = self._loop.call_later(_LAZY, self._flush)
@@ -279,14 +280,14 @@ class Shell:
         if self._flush_later is not None:
             self._flush_later.cancel()
             self._flush_later = None
-        if self._in_flight:
+        if self._in_flight is not None:
             self._urgent = True
             return
         self._urgent = False
         if not (self._writes or self._after_commit):
             return
-        self._in_flight = True
-        writes, self._writes = self._writes, []
+        writes = self._in_flight = self._writes
+        self._writes = []
         waiting, self._after_commit = self._after_commit, []
         self._commit(writes, waiting)
 
@@ -308,7 +309,7 @@ class Shell:
             self._loop.call_later(_RETRY_COMMIT, self._commit, writes, waiting)
             return
         self.commit_error = ""
-        self._in_flight = False
+        self._in_flight = None
         busy, self._busy = self._busy, True
         try:
             for effects in waiting:

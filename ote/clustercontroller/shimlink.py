@@ -23,7 +23,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.wire.codec import encode_payload
-from ote.clustercontroller.wire.totals import totals_of
+from ote.clustercontroller.wire.totals import totals_of, word
 from ote.model.errors import OteError
 from ote.rpc.errors import translated
 
@@ -31,7 +31,6 @@ _INFO_TIMEOUT = 5.0
 _RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)
 _MAX_STATUS = 64 * 1024
 _MAX_CAPABILITIES = 64
-_MAX_WORD = 128
 _INLINE = 1024 * 1024
 """Commands up to this size go to the shim in one message."""
 _PIECE = 262_144
@@ -132,10 +131,10 @@ class ShimLink:
         self._instance = info.instance_id
         self._post(
             ev.ShimUp(
-                kind=_word(info.kind),
-                name=_word(info.name),
-                version=_word(info.version),
-                capabilities=[_word(capability) for capability in info.capabilities[:_MAX_CAPABILITIES]],
+                kind=word(info.kind),
+                name=word(info.name),
+                version=word(info.version),
+                capabilities=[word(capability) for capability in info.capabilities[:_MAX_CAPABILITIES]],
                 instance=info.instance_id,
                 durable=info.memory == shim_pb2.MEMORY_DURABLE,
                 max_command_bytes=info.max_command_bytes,
@@ -313,11 +312,6 @@ class _Call:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._since + _HANDED_OVER - time.monotonic()):
                 await self.answered.wait()
-
-
-def _word(text: str) -> str:
-    """A stranger's word as the tree may carry it."""
-    return "".join(character for character in text[:_MAX_WORD] if character.isprintable())
 
 
 _STATES = {

@@ -300,7 +300,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
                 "NOT_A_PARENT",
                 f"{self._membership.member.name} takes no children: it was enrolled without --advertise",
             )
-        ttl = request.ttl.ToTimedelta().total_seconds() if request.HasField("ttl") else _TTL
+        ttl = request.ttl.seconds + request.ttl.nanos / 1e9 if request.HasField("ttl") else _TTL
         if not 0 < ttl <= _MAX_TTL:
             raise InvalidArgument("INVALID_TTL", "a token is good for more than nothing and at most a year")
         now = self._clock.wall()

@@ -51,7 +51,7 @@ class WatchHub(Generic[K, V]):
     """Tells watchers what changed.
 
     instance: id of this process, so that a token of another is not taken. get: value of a key now, None when it is
-    gone. items: all keys and values now. Both are called from the loop and must be quick. Not for several threads.
+    gone. keys: all there are now. Both are called from the loop and must be quick. Not for several threads.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class WatchHub(Generic[K, V]):
         instance: str,
         *,
         get: Callable[[K], V | None],
-        items: Callable[[], Iterable[tuple[K, V]]],
+        keys: Callable[[], Iterable[K]],
         history: int = HISTORY,
         max_pending: int = MAX_PENDING,
     ) -> None:
         self._instance = instance
         self._get = get
-        self._items = items
+        self._keys = keys
         self._version = 0
         self._history: deque[tuple[int, K]] = deque(maxlen=history)
         self._max_pending = max_pending
@@ -108,18 +108,19 @@ class WatchHub(Generic[K, V]):
             raise self._closed
         watcher = _Watcher[K](self._max_pending)
         sent: set[K] | None = None
-        listed: list[tuple[K, V]] = []
+        listed: list[K] = []
         begun = self._version
         if token:
             for version, key in self._since(token):
                 watcher.note(key, version)
         else:
-            listed = list(self._items())
+            listed = list(self._keys())
             sent = set() if match is not None else None
         self._watchers.add(watcher)
         try:
-            for key, value in listed:
-                if match is None or match(value):
+            for key in listed:
+                value = self._get(key)
+                if value is not None and (match is None or match(value)):
                     if sent is not None:
                         sent.add(key)
                     yield Change(ChangeKind.PUT, "", key, value)

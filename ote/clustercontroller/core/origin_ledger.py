@@ -261,11 +261,13 @@ class Ledger:
         while done and (self._changes > settings.keep_dispatches or done[0][0] + settings.keep_settled_for <= now):
             self._remove(done.popleft()[1])
         while read and (
-            len(read) > _KEEP_READS or self._read_bytes > _KEEP_READ_BYTES or read[0][0] + _KEEP_READS_FOR <= now
+            len(read) > _KEEP_READS
+            or (self._read_bytes > _KEEP_READ_BYTES and len(read) > 1)
+            or read[0][0] + _KEEP_READS_FOR <= now
         ):
             _, dispatch_id, size = read.popleft()
             self._read_bytes -= size
-            del self.dispatches[dispatch_id]
+            _free(self.dispatches.pop(dispatch_id))
         due = [done[0][0] + settings.keep_settled_for] if done else []
         due += [read[0][0] + _KEEP_READS_FOR] if read else []
         if due and not now < self._prune_at <= min(due):
@@ -284,4 +286,10 @@ class Ledger:
             if len(dispatch.targets) > 1:
                 ctx.remove("targets", f"{dispatch.row.key}/{uid}")
         ctx.remove("dispatches", dispatch.row.key)
-        dispatch.targets.clear()  # they point back: so all of it is freed at once, not by the next collection
+        _free(dispatch)
+
+
+def _free(dispatch: OriginDispatch) -> None:
+    """Targets point back: so all of it is freed at once, not by a collection much later. Who watches it has the old
+    targets."""
+    dispatch.targets = {}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.shim.v1 import shim_pb2
 from ote.clustercontroller.core import messages as m
+
+_MAX_WORD = 128
 
 
 def _resources(value: m.Resources) -> shim_pb2.Resources:
@@ -49,8 +53,16 @@ def decode_totals(value: cluster_pb2.Totals) -> m.Totals:
     )
 
 
+def word(text: str) -> str:
+    """A stranger's word as the tree may carry it."""
+    return "".join(character for character in text[:_MAX_WORD] if character.isprintable())
+
+
 def totals_of(status: shim_pb2.ClusterStatus) -> m.Totals:
     """The numbers of one cluster, to be summed with those of others."""
+    workloads: Counter[str] = Counter()
+    for kind, number in status.workloads.items():
+        workloads[word(kind)] += number
     return m.Totals(
         clusters=1,
         clusters_ready=int(status.ready),
@@ -58,7 +70,7 @@ def totals_of(status: shim_pb2.ClusterStatus) -> m.Totals:
         usage=_from_resources(status.usage),
         nodes=status.nodes,
         nodes_ready=status.nodes_ready,
-        workloads=dict(status.workloads),
+        workloads=dict(workloads),
         pods_running=status.pods_running,
         pods_failing=status.pods_failing,
     )

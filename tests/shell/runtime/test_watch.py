@@ -18,7 +18,7 @@ class Things:
     def __init__(self, *, history: int = 100, max_pending: int = 100, **values: int) -> None:
         self.values = dict(values)
         self.hub = WatchHub[str, int](
-            "i1", get=self.values.get, items=self.values.items, history=history, max_pending=max_pending
+            "i1", get=self.values.get, keys=self.values.keys, history=history, max_pending=max_pending
         )
 
     def put(self, name: str, value: int) -> None:
@@ -48,6 +48,14 @@ async def test_first_everything_then_a_bookmark_then_changes() -> None:
         things.remove("b")
         assert await take(stream, 2) == [("put", "a", 3), ("removed", "b", None)]
     assert things.hub.watchers == 0
+
+
+async def test_what_goes_before_it_was_listed_is_not_listed() -> None:
+    things = Things(a=1, b=2)
+    async with aclosing(things.hub.watch()) as stream:
+        assert await take(stream, 1) == [("put", "a", 1)]
+        things.remove("b")
+        assert await take(stream, 2) == [("bookmark", None, None), ("removed", "b", None)]
 
 
 async def test_a_watcher_that_returns_misses_nothing() -> None:

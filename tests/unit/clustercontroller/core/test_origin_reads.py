@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import origin_ledger
+from ote.clustercontroller.core.origin_state import OriginDispatch
 from tests.unit.clustercontroller.core.dispatch_ends import E1, E2, OriginEnd, online
 
 
@@ -74,6 +77,33 @@ def test_what_reads_brought_is_kept_within_a_budget(limit: str, value: int, monk
         end.submit(f"r{number}", E1, command="get")
         end.report(f"r{number}", E1, m.RESULT, state="SUCCEEDED", body=b"0123456789")
     assert [dispatch.row.id for dispatch in end.origin.newest()] == ["r3", "r2"]
+
+
+def test_what_is_not_kept_any_more_is_freed_without_a_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin_ledger, "_KEEP_READS", 1)
+    end = OriginEnd(online(E1))
+    body = b"0123456789" * 100
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(50):
+            end.submit(f"r{number}", E1, command="get")
+            end.report(f"r{number}", E1, m.RESULT, state="SUCCEEDED", body=body)
+            end.pass_time(120.0)  # timers that are over have gone, too
+            end.take()
+            end.done.clear()
+        assert sum(isinstance(thing, OriginDispatch) for thing in gc.get_objects()) < 5
+    finally:
+        gc.enable()
+
+
+def test_the_largest_read_is_kept_until_the_next_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin_ledger, "_KEEP_READ_BYTES", 5)
+    end = OriginEnd(online(E1))
+    for name in ("r1", "r2"):
+        end.submit(name, E1, command="get")
+        end.report(name, E1, m.RESULT, state="SUCCEEDED", body=b"0123456789")
+        assert [dispatch.row.id for dispatch in end.origin.newest()] == [name]
 
 
 def test_what_reads_brought_is_kept_for_ten_minutes() -> None:
