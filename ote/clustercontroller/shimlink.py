@@ -160,14 +160,21 @@ class ShimLink:
 
     def execute(self, effect: fx.Execute) -> None:
         """Run a command; its end is posted."""
-        call = _Call(self._cancels.get(effect.key))
+        call = _Call(self._cancels.get(effect.key), change=effect.change)
         task = asyncio.get_running_loop().create_task(self._execute(effect, call), name=f"execute {effect.key}")
         self._running[effect.key], self._calls[effect.key] = task, call
         task.add_done_callback(lambda done: self._ended(effect.key, done))
 
     def cancel(self, key: str) -> None:
-        """Ask the shim to stop a command: after an Execute that was wanted before, and before one that is after."""
-        work = self._cancel(key, self._calls.get(key))
+        """Ask the shim to stop a command: after an Execute that was wanted before, and before one that is after.
+
+        A read has no id there, which the shim would keep in mind in vain: losing its call is all that it can be told.
+        """
+        call = self._calls.get(key)
+        if call is not None and not call.change:
+            self._running[key].cancel()
+            return
+        work = self._cancel(key, call)
         task = asyncio.get_running_loop().create_task(work, name=f"cancel {key}")
         self._cancels[key] = task
         task.add_done_callback(lambda done: self._cancelled(key, done))
@@ -290,8 +297,9 @@ class _Call:
     gRPC does not tell when a request has left, so it has when there is an answer, or some time after it began.
     """
 
-    def __init__(self, after: asyncio.Task[None] | None) -> None:
+    def __init__(self, after: asyncio.Task[None] | None, *, change: bool) -> None:
         self.after = after
+        self.change = change
         self.begun = asyncio.Event()
         self.answered = asyncio.Event()
         self._since = 0.0

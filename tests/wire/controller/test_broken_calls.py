@@ -109,6 +109,26 @@ async def test_a_command_that_runs_while_the_shim_ends_its_status_is_told_as_los
         await server.stop(0.1)
 
 
+async def test_a_read_that_is_cancelled_loses_its_call_and_leaves_nothing_to_be_remembered() -> None:
+    shim, events, nobody = Silent(), Events(), Nobody()
+    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
+    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
+    address = await server.start()
+    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
+    running = asyncio.create_task(link.run())
+    try:
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("origin/1", "get", False, b"", None, 0, []))
+        await until(lambda: "Execute" in shim.seen)
+        link.cancel("origin/1")
+        await until(lambda: "lost" in shim.seen)
+        assert shim.seen == ["Execute", "lost"]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop(0.1)
+
+
 async def test_a_payload_comes_from_the_new_parent_when_the_old_one_is_left(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(BODY).digest()
     payload = m.Payload(sha256, len(BODY), [sha256])
@@ -155,7 +175,11 @@ class Silent(EndsItsStatus):
 
     async def Execute(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.ExecuteResponse]:
         self.seen.append("Execute")
-        await asyncio.sleep(30)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            self.seen.append("lost")
+            raise
         yield shim_pb2.ExecuteResponse()
 
     async def Cancel(self, request: Any, context: Any) -> shim_pb2.CancelResponse:
