@@ -34,7 +34,7 @@ from tests.bench.rates import QUIET, entry
 
 _PADDING = 16 * 1024 * 1024 - 4096
 _ROUNDS = 5
-_QUESTIONS = 100
+_QUESTIONS = 400
 _AHEAD = 4
 """Payloads that are put before a round at full speed begins: putting them is not what is measured."""
 
