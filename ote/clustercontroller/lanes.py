@@ -150,7 +150,8 @@ class Lanes(Generic[E]):
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._beat: E | None = None
-        self._queues: dict[Lane, deque[tuple[E, int]]] = {lane: deque() for lane in Lane if lane is not Lane.BEAT}
+        self._queues: dict[Lane, deque[tuple[E, int]]] = {}
+        """Of the lanes in which something waits; an idle tunnel has none."""
         self._bytes = dict.fromkeys(Lane, 0)
         self._credit = dict.fromkeys(_WEIGHTS, 0)
         self._waiting = 0
@@ -184,7 +185,7 @@ class Lanes(Generic[E]):
             return False
         held = self._bytes[lane] + size
         limit = _LIMITS.get(lane, _LANE_LIMIT)
-        full = held > limit and self._queues[lane]
+        full = held > limit and lane in self._queues
         if lane is Lane.SESSION:
             if full or (held > _SESSION_SHARE and self._budget.used + size > self._budget.limit):
                 raise Overflow
@@ -192,7 +193,10 @@ class Lanes(Generic[E]):
             self.counters.refused += 1
             self._budget.traffic.refused[lane] += 1
             return False
-        self._queues[lane].append((item, size))
+        queue = self._queues.get(lane)
+        if queue is None:
+            queue = self._queues[lane] = deque()
+        queue.append((item, size))
         self._waiting += 1
         self._bytes[lane] = held
         self._budget.used += size
@@ -221,15 +225,15 @@ class Lanes(Generic[E]):
         """Forget everything that waits; the link is gone."""
         self._beat = None
         self._waiting = 0
-        for lane, queue in self._queues.items():
-            queue.clear()
+        for lane in self._queues:
             self._budget.used -= self._bytes[lane]
             self._bytes[lane] = 0
+        self._queues.clear()
 
     def _fill(self, frame: list[E], room: int) -> None:
         room = self._drain(Lane.SESSION, frame, room)
         while True:
-            waiting = [lane for lane in _WEIGHTS if self._queues[lane]]
+            waiting = [lane for lane in _WEIGHTS if lane in self._queues]
             if not waiting:
                 return
             if len(waiting) == 1:
@@ -246,14 +250,16 @@ class Lanes(Generic[E]):
 
     def _drain(self, lane: Lane, frame: list[E], room: int) -> int:
         """Take from one lane what fits, or the first item of an empty frame. Returns the room that is left."""
-        queue = self._queues[lane]
-        if not queue:
+        queue = self._queues.get(lane)
+        if queue is None:
             return room
         begun = room
         while queue and (queue[0][1] <= room or not frame):
             item, size = queue.popleft()
             room -= size
             frame.append(item)
+        if not queue:
+            del self._queues[lane]
         self._gone(lane, begun - room)
         return room
 
@@ -267,7 +273,10 @@ class Lanes(Generic[E]):
         self._credit[lane] -= size
 
     def _pop(self, lane: Lane) -> E:
-        item, size = self._queues[lane].popleft()
+        queue = self._queues[lane]
+        item, size = queue.popleft()
+        if not queue:
+            del self._queues[lane]
         self._gone(lane, size)
         return item
 

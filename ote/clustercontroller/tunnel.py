@@ -68,13 +68,15 @@ class _Writer:
     def __init__(self, lanes: Lanes[bytes], write: Callable[[bytes], Awaitable[None]]) -> None:
         self.lanes = lanes
         self._write = write
-        self._ready = asyncio.Event()
+        self._idle: asyncio.Future[None] | None = None
+        """Done when there is something to write again; a bare future, for there are thousands of tunnels."""
         self._closing = False
         self._soon: asyncio.TimerHandle | None = None
         self.broken = False
 
     def wake(self) -> None:
-        self._ready.set()
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def wake_soon(self) -> None:
         """As `wake`, a little later: more may come, and goes in the same frame."""
@@ -83,12 +85,12 @@ class _Writer:
 
     def _is_soon(self) -> None:
         self._soon = None
-        self._ready.set()
+        self.wake()
 
     def close(self) -> None:
         """Write what is queued, then end."""
         self._closing = True
-        self._ready.set()
+        self.wake()
 
     async def run(self) -> None:
         try:
@@ -99,8 +101,8 @@ class _Writer:
                 elif self._closing:
                     return
                 else:
-                    self._ready.clear()
-                    await self._ready.wait()
+                    self._idle = asyncio.get_running_loop().create_future()
+                    await self._idle
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, grpc.RpcError):
             self.broken = True
         finally:
@@ -138,7 +140,7 @@ class ChildLink:
         self.lanes: Lanes[bytes] = Lanes(budget)
         self._traffic = budget.traffic
         self._post = post
-        self._closed = asyncio.Event()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer: _Writer | None = None
         self._error: OteError | None = None
         self._opening: asyncio.TimerHandle | None = None
@@ -169,7 +171,8 @@ class ChildLink:
         """End the link once what is queued has been written."""
         if reason not in ("", "drained", "REPLACED"):
             self._error = FailedPrecondition("REFUSED", f"the parent ended the tunnel: {reason}")
-        self._closed.set()
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     def end(self, reason: str) -> None:
         """End the link for a reason that the core does not know yet."""
@@ -182,24 +185,23 @@ class ChildLink:
         self._budget.children += 1
         writing = asyncio.create_task(self._writer.run(), name=f"tunnel {self.peer} write")
         reading = asyncio.create_task(self._read(context), name=f"tunnel {self.peer} read")
-        closing = asyncio.create_task(self._closed.wait(), name=f"tunnel {self.peer} close")
         told = False
         try:
-            await asyncio.wait((reading, closing, writing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reading, writing, self._closed), return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and (failure := reading.exception()) is not None:
                 self._error = _as_ours(failure)
             told = True
-            if not self._closed.is_set():
+            if not self._closed.done():
                 self._post(ev.LinkLost(self.number, str(self._error or "the stream ended")))
             self._writer.close()
             await asyncio.wait((writing,), timeout=FLUSH_TIMEOUT)
         finally:
-            if not told and not self._closed.is_set():
+            if not told and not self._closed.done():
                 self._post(ev.LinkLost(self.number, "the call ended"))
             self._budget.children -= 1
-            for task in (writing, reading, closing):
+            for task in (writing, reading):
                 task.cancel()
-            await asyncio.gather(writing, reading, closing, return_exceptions=True)
+            await asyncio.gather(writing, reading, return_exceptions=True)
             if self._opening is not None:
                 self._opening.cancel()
         if self._error is not None:
