@@ -17,7 +17,6 @@ from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire.totals import encode_totals
 from ote.clustercontroller.wire.views import ClusterViews
 from ote.model.errors import NotFound, OteError
-from ote.runtime.clock import Clock
 
 STATUS_OF = "status-of"
 _PATIENCE = 2.0
@@ -31,21 +30,19 @@ _Told = tuple[float, bytes, cluster_pb2.Totals]
 class ClusterDetails:
     """Owned by the node."""
 
-    def __init__(self, shell: Shell, views: ClusterViews, clock: Clock) -> None:
+    def __init__(self, shell: Shell, views: ClusterViews) -> None:
         self._shell = shell
         self._views = views
-        self._clock = clock
 
     def told(self, uid: str) -> bytes:
         """For those above: what is known here of this cluster, or of a child; nothing when it is not known."""
-        core = self._shell.core
-        core.ctx.now = now = self._clock.now()
+        core = self._shell.look()
         details = core.load.details(uid)
         if details is None:
             return b""
-        status = details.status
+        status, age = details.status, max(0.0, core.ctx.now - details.at)
         totals = encode_totals(status.totals).SerializeToString()
-        return msgspec.msgpack.encode((max(0, round((now - details.at) * 1000)), status.cluster_status, totals))
+        return msgspec.msgpack.encode((round(age * 1000), status.cluster_status, totals))
 
     async def view(self, entry: ClusterEntry) -> cluster_pb2.Cluster:
         """The cluster with its status, as fresh as it can be had. Errors: NotFound (CLUSTER_NOT_FOUND)."""
@@ -59,7 +56,7 @@ class ClusterDetails:
                 told = await self._ask(entry.parent_uid, entry.uid)
         if entry.uid not in core.registry.entries:
             raise NotFound("CLUSTER_NOT_FOUND", f"{entry.name} was evicted just now")
-        core.ctx.now = now = self._clock.now()
+        now = self._shell.look().ctx.now
         view = self._views.cluster(entry)
         if told is not None:
             age, status, totals = told

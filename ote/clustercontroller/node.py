@@ -199,7 +199,7 @@ class Node:
             if journal.payload is not None:
                 self.payloads.hold(key_, journal.payload)
         views = ClusterViews(core.registry, core.load.details, self._wall, lambda: core.parents.path)
-        self._details = ClusterDetails(self.shell, views, self._clock)
+        self._details = ClusterDetails(self.shell, views)
         self.hub: WatchHub[str, ClusterEntry] = WatchHub(
             core.ctx.instance, get=core.registry.get, keys=lambda: core.registry.entries
         )
@@ -263,7 +263,7 @@ class Node:
         )
         server.add(
             add_routes,
-            RouteServicer(self.shell, self.dispatches, self.payloads, self.outputs, self._clock, self._no_children),
+            RouteServicer(self.shell, self.dispatches, self.payloads, self.outputs, self._no_children),
             "ote.api.route.v1.RouteService",
         )
         server.add(trust_pb2_grpc.add_TrustServiceServicer_to_server, self._trust, "ote.api.trust.v1.TrustService")

@@ -121,8 +121,7 @@ class Observer:
     # --- read at a scrape -----------------------------------------------------------------------------------------
 
     def _read_tree(self, sources: Sources, census: Census) -> None:
-        gauge, core = self._metrics.gauge, sources.shell.core
-        core.ctx.now = sources.now()
+        gauge, core = self._metrics.gauge, sources.shell.look()
         for state in _STATES:
             gauge("ote_registry_clusters", state).set(census.counts[state])
         gauge("ote_registry_watchers").set(sources.watchers() + sources.dispatches.watchers)

@@ -32,7 +32,6 @@ from ote.model.errors import (
 )
 from ote.rpc.paging import page_of
 from ote.rpc.peer import peer_of
-from ote.runtime.clock import Clock
 
 PING = "ping"
 _PROBE_BYTES = 4096
@@ -55,7 +54,6 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         dispatches: Dispatches,
         payloads: Payloads,
         outputs: Outputs,
-        clock: Clock,
         refusal: Callable[[], str],
     ) -> None:
         self._shell = shell
@@ -63,7 +61,6 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self._dispatches = dispatches
         self._payloads = payloads
         self._bulk = BulkServing(shell, payloads, outputs)
-        self._clock = clock
         self._refusal = refusal
 
     # --- between controllers --------------------------------------------------------------------------------------
@@ -88,8 +85,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
             self._payloads.pieces.forget(link.number)
 
     async def Probe(self, request: route_pb2.ProbeRequest, context: Context) -> route_pb2.ProbeResponse:
-        parents = self._core.parents
-        self._core.ctx.now = self._clock.now()
+        parents = self._shell.look().parents
         standing = parents.standing
         return route_pb2.ProbeResponse(
             name=self._core.ctx.name,

@@ -43,6 +43,8 @@ _LAZY = 0.02
 """Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
 commit that somebody waits for, if one comes so soon, and do not stand in its way."""
 
+_AFTER_FAULT = 1.0
+"""Seconds after which the core is woken where it could not say when it wants to be."""
 _PAUSE = 0.001
 """Seconds between two commits while more than one event waits for each: they become fewer and larger, and so do the
 frames that follow them. A single one never waits."""
@@ -180,10 +182,16 @@ class Shell:
         for number in [number for one in asked if (number := getattr(one, "request", None)) is not None]:
             effects.append(fx.Answer(number, error=Internal("INTERNAL", "an internal fault; the log has more")))
         link = getattr(event, "link", None)
+        effects.append(fx.WakeAt(self._clock.now() + _AFTER_FAULT))
         if isinstance(event, ev.FromChild | ev.FromParent | ev.ChildHello) and link in self.links:
             self.links.pop(link).close("INTERNAL")
             self._inbox.append(ev.LinkLost(link, "an internal fault"))
         return effects
+
+    def look(self) -> Controller:
+        """The core, to be read as of now."""
+        self.core.ctx.now = self._clock.now()
+        return self.core
 
     async def request(self, make: Callable[[int], ev.Event]) -> Any:
         """Post the event that `make` makes of a request number, and return the core's answer or raise its error."""

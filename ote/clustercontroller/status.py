@@ -61,8 +61,7 @@ class StatusReport:
 
     def response(self) -> cluster_pb2.GetControllerStatusResponse:
         """All of it."""
-        core = self.core
-        core.ctx.now = self.clock.now()
+        core = self.shell.look()
         connected = core.parents.connected
         oldest = core.origin.oldest_unsettled
         response = cluster_pb2.GetControllerStatusResponse(

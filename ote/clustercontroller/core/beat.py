@@ -11,8 +11,6 @@ Not here: links, candidates, timers of the child's side (`parents`), telling chi
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ote.clustercontroller.core import records
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.messages import Standing
@@ -26,11 +24,6 @@ LIMIT = 2**62
 NEVER = float("inf")
 NONE = Standing(0, 0)
 """Nothing was ever heard of a root."""
-
-
-def save(ctx: Context, row: records.Self) -> None:
-    """Puts the row as it is now; the caller adds a barrier where something waits for it."""
-    ctx.put("self", "self", replace(row))
 
 
 class Tie:
@@ -168,5 +161,5 @@ class RootBeat:
         self.due = self._ctx.now + self._ctx.settings.heartbeat
         if beat + RESERVE // 2 > self._row.beat:
             self._row.beat = beat + RESERVE
-            save(self._ctx, self._row)
+            self._ctx.put_self(self._row)
             self._ctx.barrier()

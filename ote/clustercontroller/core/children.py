@@ -28,6 +28,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.agreement import Agreement
 from ote.clustercontroller.core.alternates import Candidates, Rounds
 from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.evictions import in_messages
 from ote.clustercontroller.core.records import Self
 from ote.clustercontroller.core.registry import Registry
 from ote.clustercontroller.core.welcoming import EVICTED_TEXT, ParentsView, Welcoming
@@ -38,7 +39,6 @@ _BEAT_PATIENCE = 1.25
 """Heartbeat intervals without a new beat after which the children are told so; a bit late is no reason."""
 _WAITING_LIMIT = 2.0
 """A link that has not attached after so many dead-after intervals is closed."""
-_EVICTIONS_AT_ONCE = 500
 _LEAVING_BEATS = 2.0
 """Heartbeat intervals for which a child that has said goodbye is waited for to be heard of from its new parent."""
 
@@ -161,7 +161,7 @@ class Children:
         self._listen(link)
         if not self._self.had_children:
             self._self.had_children = True
-            self._ctx.put("self", "self", replace(self._self))
+            self._ctx.put_self(self._self)
             self._ctx.barrier()
         self._ctx.log("info", "child attached", child=record.name, uid=record.uid, epoch=record.epoch)
         self._ctx.send(link, m.Attached(record.epoch))
@@ -182,8 +182,8 @@ class Children:
         self._siblings_changed()
 
     def _tell_evictions(self, child: _Link, uids: list[str]) -> None:
-        for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
-            self._ctx.send(child.number, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
+        for some in in_messages(uids):
+            self._ctx.send(child.number, some)
 
     def _replace(self, child: _Link) -> None:
         """The uid's older links: those of the same process may say goodbye, but for the last two; a clone ends."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core.messages import ClusterRecord, Item
+from ote.clustercontroller.core.records import Self
 
 
 class Rng(Protocol):
@@ -102,6 +103,10 @@ class Context:
 
     def put(self, table: str, key: str, value: Any) -> None:
         self.effects.append(fx.Put(table, key, value))
+
+    def put_self(self, row: Self) -> None:
+        """Remember of this controller itself what `row` says once the event has been handled."""
+        self.put("self", "self", row)
 
     def remove(self, table: str, key: str) -> None:
         self.effects.append(fx.Remove(table, key))

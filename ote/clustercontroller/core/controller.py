@@ -16,6 +16,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.children import Children
 from ote.clustercontroller.core.context import Context
+from ote.clustercontroller.core.evictions import in_messages
 from ote.clustercontroller.core.facts import OwnRecord
 from ote.clustercontroller.core.load import Load
 from ote.clustercontroller.core.origin import Origin
@@ -30,7 +31,6 @@ from ote.model.errors import InvalidArgument, NotFound
 _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
-_EVICTIONS_AT_ONCE = 500
 _BUSY_MS = 100
 _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
@@ -170,7 +170,7 @@ class Controller:
     # --- links ----------------------------------------------------------------------------------------------------
 
     def _started(self, event: ev.Started) -> None:
-        self.ctx.put("self", "self", self._self)
+        self.ctx.put_self(self._self)
         self._drain(self._self.draining)
         self.parents.start()
 
@@ -310,8 +310,8 @@ class Controller:
                 self.ctx.send(link, m.News(batch))
 
     def _send_evictions(self, link: int, uids: list[str]) -> None:
-        for start in range(0, len(uids), _EVICTIONS_AT_ONCE):
-            self.ctx.send(link, m.Evictions(uids[start : start + _EVICTIONS_AT_ONCE]))
+        for some in in_messages(uids):
+            self.ctx.send(link, some)
 
     def _full_account(self, link: int) -> None:
         self.registry.news()
@@ -420,7 +420,7 @@ class Controller:
         if self._self.draining == event.off:
             self._self.draining_since_ms = 0 if event.off else event.since_ms
         self._self.draining = not event.off
-        self.ctx.put("self", "self", self._self)
+        self.ctx.put_self(self._self)
         self.ctx.barrier()
         self._drain(not event.off)
         if event.off:

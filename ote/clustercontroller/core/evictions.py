@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+
+from ote.clustercontroller.core.messages import Evictions
+
+_AT_ONCE = 500
 
 
 class EvictedSet(set[str]):
@@ -20,3 +25,9 @@ class EvictedSet(set[str]):
     def digest(self) -> bytes:
         """16 bytes; empty for the empty set."""
         return self._sum.to_bytes(16) if self else b""
+
+
+def in_messages(uids: Sequence[str]) -> Iterator[Evictions]:
+    """Evictions as they are told, each message small enough for a frame."""
+    for start in range(0, len(uids), _AT_ONCE):
+        yield Evictions(list(uids[start : start + _AT_ONCE]))

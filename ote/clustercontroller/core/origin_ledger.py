@@ -114,7 +114,7 @@ class Ledger:
         self._own.incarnation = max(self._own.incarnation + 1, at_least)
         self._last.clear()
         self._written.clear()
-        self._ctx.put("self", "self", self._own)
+        self._ctx.put_self(self._own)
         self._ctx.log("warning", "dispatches sent before are not known here", incarnation=self._own.incarnation)
 
     def _count(self, row: TargetRow) -> None:

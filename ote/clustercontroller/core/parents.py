@@ -26,7 +26,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import records
-from ote.clustercontroller.core.beat import LIMIT, NEVER, RootBeat, save
+from ote.clustercontroller.core.beat import LIMIT, NEVER, RootBeat
 from ote.clustercontroller.core.candidates import Candidates, key, same
 from ote.clustercontroller.core.context import Context, statement
 from ote.clustercontroller.core.links import ACTIVE, ATTACHING, DIALING, HELD, LEAVING, Link, Links
@@ -267,7 +267,7 @@ class Parents:
     def _attach(self, link: Link) -> None:
         ctx = self._ctx
         self._row.epoch += 1
-        save(ctx, self._row)
+        ctx.put_self(self._row)
         ctx.barrier()
         own = self._callbacks.own_record()
         record = replace(own, parent_uid=link.uid, epoch=self._row.epoch, instance=ctx.instance, up=True, silent_ms=0)

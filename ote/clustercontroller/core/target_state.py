@@ -192,7 +192,7 @@ class Journal:
             row.number = self._number
             if row.number > self._own.journal_number:
                 self._own.journal_number = row.number + _NUMBERS_AHEAD
-                self._ctx.put("self", "self", self._own)
+                self._ctx.put_self(self._own)
         change.phase = RUNNING
         self.current = change
         if row.started:
@@ -275,7 +275,7 @@ class Journal:
         """A journal of a new name: what is in this one and does not run now may have run in a later state of the
         disk."""
         self._own.journal_id = self._ctx.new_id()
-        self._ctx.put("self", "self", self._own)
+        self._ctx.put_self(self._own)
         for change in list(self.changes.values()):
             if change.phase in (HELD, READY):
                 self.settle(change, OUTCOME_UNKNOWN)

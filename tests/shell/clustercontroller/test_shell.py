@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -28,6 +29,21 @@ class Core:
 
     def handle(self, event: ev.Event, now: float) -> list[fx.Effect]:
         return self._lists.pop(0)
+
+
+class Faulty(Core):
+    """Fails on the first event, and counts those after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ctx = SimpleNamespace(effects=[])
+        self.events: list[ev.Event] = []
+
+    def handle(self, event: ev.Event, now: float) -> list[fx.Effect]:
+        self.events.append(event)
+        if len(self.events) == 1:
+            raise ZeroDivisionError
+        return []
 
 
 class Disk:
@@ -90,4 +106,13 @@ async def test_what_nobody_waits_for_goes_with_what_somebody_waits_for() -> None
     disk.batches[0][1](None)
     await asyncio.sleep(0.05)
     assert [keys for keys, _ in disk.batches] == [["a", "b"], ["c"]]
+    await shell.stop()
+
+
+async def test_a_core_that_failed_when_it_was_woken_is_woken_again() -> None:
+    core = Faulty()
+    shell = Shell(cast(Any, core), cast(Any, Disk()), MonotonicClock(), cast(Any, None))
+    shell.post(ev.Wake())
+    await asyncio.sleep(1.5)
+    assert core.events == [ev.Wake(), ev.Wake()]
     await shell.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -75,7 +76,8 @@ class World:
         return self.ctx.now
 
     def collect(self) -> None:
-        self.effects += self.ctx.effects
+        # A row is written as it is once the event has been handled.
+        self.effects += [deepcopy(effect) if isinstance(effect, fx.Put) else effect for effect in self.ctx.effects]
         for effect in self.ctx.effects:
             if isinstance(effect, fx.Dial):
                 self.links[effect.candidate.name or effect.candidate.address] = effect.link
