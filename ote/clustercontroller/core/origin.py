@@ -228,7 +228,7 @@ class Origin:
         ledger.add(dispatch)
         ledger.count(dispatch)
         if dispatch.change:
-            ctx.put("dispatches", dispatch.row.key, dispatch.row)
+            ledger.store_dispatch(dispatch)
             ctx.barrier()
         ctx.emit(fx.Answer(event.request, event.dispatch_id))
         sent = [target for target in dispatch.open.values() if target.row.maybe_sent]
@@ -301,7 +301,7 @@ class Origin:
         if dispatch.change and dispatch.open:
             dispatch.row.cancelled = dispatch.ended = True
             dispatch.tries = 0
-            ctx.put("dispatches", dispatch.row.key, dispatch.row)
+            self._ledger.store_dispatch(dispatch)
             self._schedule(dispatch)
         ctx.barrier()
         ctx.emit(fx.Answer(event.request))

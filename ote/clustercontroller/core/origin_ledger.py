@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ote.clustercontroller.core import effects as fx
@@ -178,11 +179,19 @@ class Ledger:
         """Now, on the wall clock of the acceptance. To be shown only."""
         return dispatch.row.created + self._ctx.now - dispatch.begun
 
+    def store_dispatch(self, dispatch: OriginDispatch) -> None:
+        """Write the dispatch itself. What several targets have said is in rows of their own: together it could be more
+        than a row may hold."""
+        row = dispatch.row
+        if len(row.targets) > 1 and any(target.body for target in row.targets):
+            row = replace(row, targets=[replace(target, body=b"") for target in row.targets])
+        self._ctx.put("dispatches", row.key, row)
+
     def store(self, target: OriginTarget) -> None:
         """Write a target's row."""
         dispatch = target.dispatch.row
         if len(dispatch.targets) == 1:
-            self._ctx.put("dispatches", dispatch.key, dispatch)
+            self.store_dispatch(target.dispatch)
         else:
             self._ctx.put("targets", f"{dispatch.key}/{target.row.uid}", target.row)
 

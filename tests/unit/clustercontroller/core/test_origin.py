@@ -264,6 +264,23 @@ def test_cancel_of_an_unknown_dispatch_fails_and_of_a_settled_one_does_nothing()
     assert settled.error is None
 
 
+def test_a_cancel_does_not_write_again_what_the_targets_have_said() -> None:
+    end = OriginEnd(online(E1, E2))
+    end.submit("d1", E1, E2)
+    end.report("d1", E1, m.RESULT, state="SUCCEEDED", body=b"done")
+    end.report("d1", E2, m.PROGRESS, body=b"half")
+    end.cancel("d1")
+    (row,) = end.disk.tables["dispatches"].values()
+    assert row.cancelled
+    assert [target.body for target in row.targets] == [b"", b""]
+    end.crash()
+    end.pass_time(0.1)
+    dispatch = end.origin.dispatch("d1")
+    assert dispatch is not None
+    assert (dispatch.targets[E1].row.state, dispatch.targets[E1].row.body) == ("SUCCEEDED", b"done")
+    assert dispatch.ended
+
+
 def test_a_cancel_is_remembered_over_a_restart() -> None:
     end = OriginEnd(online(E1))
     end.submit("d1", E1)
