@@ -39,6 +39,8 @@ _MAX_LOOKING_UP = 4
 """Look-ups that are answered at once: a child that floods with them gets BUSY, and takes no more of the loop."""
 _AT_ONCE = frozenset({fx.Put, fx.Remove, fx.WakeAt})
 """Done at once, whatever barrier stands before them, so that they happen in the order of the events."""
+_SAID_AGAIN = frozenset({m.Deliver, m.Deliveries, m.Revoke, m.Report, m.Reports, m.Ack})
+"""What its ends say again until it is answered: while the disk fails it is not kept for the time when it does not."""
 _LAZY = 0.02
 """Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
 commit that somebody waits for, if one comes so soon, and do not stand in its way."""
@@ -264,7 +266,8 @@ class Shell:
                 if late is None and (self._writes or self._in_flight is not None):
                     late = []
             elif late is not None and kind not in _AT_ONCE:
-                late.append(effect)
+                if not (self.commit_error and isinstance(effect, fx.Send) and type(effect.item) in _SAID_AGAIN):
+                    late.append(effect)
             else:
                 try:
                     self._effects[kind](effect)

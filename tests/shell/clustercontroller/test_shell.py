@@ -11,6 +11,7 @@ import pytest
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
+from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.records import Eviction
 from ote.clustercontroller.shell import Shell
 from ote.runtime.clock import MonotonicClock
@@ -92,6 +93,37 @@ async def test_a_commit_that_failed_is_tried_again_before_anything_later() -> No
     await asyncio.sleep(0.01)
     assert [keys for keys, _ in disk.batches] == [["a"], ["a"], ["b"]]
     assert shell.commit_error == ""
+    await shell.stop()
+
+
+class Line:
+    """A link that takes everything."""
+
+    def __init__(self) -> None:
+        self.sent: list[m.Item] = []
+
+    def send(self, item: m.Item) -> bool:
+        self.sent.append(item)
+        return True
+
+
+async def test_what_is_said_again_anyway_is_not_kept_while_the_disk_fails() -> None:
+    ack, attached = m.Ack("o", ["u"], ["d"]), m.Attached(1)
+    later: list[fx.Effect] = [fx.Barrier(), fx.Send(1, ack), fx.Send(1, attached)]
+    shell, disk = made([put("a"), *later], *[[put("b"), *later]] * 3)
+    line = Line()
+    shell.links[1] = cast(Any, line)
+    shell.post(ev.Wake())
+    await asyncio.sleep(0)
+    disk.batches.pop()[1](OSError("full"))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        shell.post(ev.Wake())
+    for _ in range(3):
+        await asyncio.sleep(1.1)
+        while disk.batches:
+            disk.batches.pop()[1](None)
+    assert line.sent == [ack, attached, attached, attached, attached]
     await shell.stop()
 
 
