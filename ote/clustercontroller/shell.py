@@ -179,7 +179,7 @@ class Shell:
     def _fault(self, event: ev.Event, failure: Exception) -> list[fx.Effect]:
         """The core failed on an event: a fault of ours. What it came by ends, all else goes on."""
         self._log.error("the core failed", on=type(event).__name__, exc_info=failure)
-        effects, self.core.ctx.effects = self.core.ctx.effects, []
+        effects = self.core.failed()
         asked = event.submits if isinstance(event, ev.SubmitMany) else [event]
         for number in [number for one in asked if (number := getattr(one, "request", None)) is not None]:
             effects.append(fx.Answer(number, error=Internal("INTERNAL", "an internal fault; the log has more")))

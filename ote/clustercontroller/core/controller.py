@@ -167,6 +167,13 @@ class Controller:
         ctx.effects = []
         return done
 
+    def failed(self) -> list[fx.Effect]:
+        """`handle` has raised, by a fault of ours: what it had done until then. What it gathered to be sent goes, for
+        it would leave without waiting for what was written; its ends say it again."""
+        self.router.drop()
+        done, self.ctx.effects = self.ctx.effects, []
+        return done
+
     # --- links ----------------------------------------------------------------------------------------------------
 
     def _started(self, event: ev.Started) -> None:

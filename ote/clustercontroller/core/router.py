@@ -80,6 +80,11 @@ class Router:
                 for batch in _in_frames(reports, lambda report: len(report.body)):
                     self._ctx.send(up, m.Reports(origin, self._ctx.uid, reports[0].hop_limit - 1, batch))
 
+    def drop(self) -> None:
+        """Forget what was brought together."""
+        self._deliveries.clear()
+        self._reports.clear()
+
     def deliver(self, deliver: m.Deliver) -> None:
         """Carry a command to each of its targets, once per next hop."""
         for link, targets in self._by_hop(deliver, deliver.targets).items():

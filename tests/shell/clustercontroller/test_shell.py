@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -37,13 +36,15 @@ class Faulty(Core):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ctx = SimpleNamespace(effects=[])
         self.events: list[ev.Event] = []
 
     def handle(self, event: ev.Event, now: float) -> list[fx.Effect]:
         self.events.append(event)
         if len(self.events) == 1:
             raise ZeroDivisionError
+        return []
+
+    def failed(self) -> list[fx.Effect]:
         return []
 
 

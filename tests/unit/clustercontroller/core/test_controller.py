@@ -6,7 +6,7 @@ Rules of parents, registry and dispatches have tests of their own; here is what 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -157,6 +157,21 @@ def test_what_has_no_hops_left_goes_no_further() -> None:
     assert (reply.to_uid, reply.code, reply.reason) == ("r", "UNAVAILABLE", "NO_ROUTE")
     [turned_back] = seat.sent(seat.up, m.Report)
     assert (turned_back.kind, turned_back.attempt) == (m.NO_ROUTE, 3)
+
+
+def test_what_an_event_had_gathered_before_it_failed_does_not_leave_with_the_next() -> None:
+    seat = Seat()
+    east = seat.child("east")
+    aim = m.DeliveryTarget("east", "", 1, 0, 3)
+    good = m.Deliver("r", "r", 1, "d1", "apply", True, b"", None, 0, 0, 30, [aim])
+    broken = m.Deliver("r", "r", 1, "d2", "apply", True, b"", None, 0, 0, 30, cast(Any, None))
+    with pytest.raises(TypeError):
+        seat.core.handle(ev.FromParent(seat.up, [good, broken]), seat.now)
+    assert not any(isinstance(effect, fx.Send) for effect in seat.core.failed())
+    seat.do(ev.Wake())
+    assert seat.sent(east, m.Deliveries) == []
+    seat.from_parent(good)
+    assert len(seat.sent(east, m.Deliveries)) == 1
 
 
 def test_a_request_to_end_early_that_has_no_way_is_dropped_for_its_origin_asks_again() -> None:
