@@ -16,12 +16,12 @@ import click
 
 import ote
 from ote.apps.daemon import run_program, with_settings
-from ote.clustercontroller.membership import Membership
+from ote.clustercontroller.membership import Membership, name_in
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.shimserving import BuiltInShim
 from ote.config.load import effective, load
-from ote.model.errors import FailedPrecondition
+from ote.model.errors import FailedPrecondition, InvalidArgument
 from ote.model.names import check_name
 from ote.pki import write_private
 from ote.runtime.main import run_main, stop_on_signals
@@ -49,7 +49,8 @@ def program(context: click.Context, /, config: Path | None, **flags: Any) -> int
     if context.invoked_subcommand is not None:
         return None
     settings = load(Settings, file=config, env=os.environ, flags=flags)
-    set_up_logs(level=settings.log_level, fmt=settings.log_format, cluster=settings.name or settings.data_dir.name)
+    name = settings.name or name_in(settings.data_dir) or settings.data_dir.name
+    set_up_logs(level=settings.log_level, fmt=settings.log_format, cluster=name)
     return run_main(serve(settings))
 
 
@@ -132,7 +133,8 @@ def restore_command(data_dir: Path, file: Path) -> None:
 @_data_dir
 @click.option("--role", type=click.Choice(["admin", "operator", "viewer"]), default="admin", show_default=True)
 @click.option(
-    "--address", help="Where the controller is reached from elsewhere; without it, the context is for this machine."
+    "--address",
+    help="Where the controller is reached from elsewhere; without it, the context is this machine's console: admin.",
 )
 def admin_context(data_dir: Path, role: str, address: str | None) -> None:
     """Print a context for ote-ctl, good at this controller and below."""
@@ -140,6 +142,11 @@ def admin_context(data_dir: Path, role: str, address: str | None) -> None:
 
     membership = Membership.open(data_dir, "", 0.0)
     if address is None:
+        if role != "admin":
+            raise InvalidArgument(
+                "MISSING_SETTING",
+                f"--role {role} needs --address HOST:PORT: without it the context is the console, and that is admin",
+            )
         context = local_context(data_dir, membership.member.name)
     else:
         context = person_context(membership, role, address)

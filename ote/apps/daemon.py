@@ -23,7 +23,8 @@ def run_program(program: click.Group, name: str) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        message = error.format_message().rstrip(".")
+        click.echo(f"{name}: {message[:1].lower()}{message[1:]}", err=True)
         return 2
     except click.Abort:
         return 130
@@ -42,7 +43,7 @@ def with_settings(settings: type[BaseSettings]) -> Callable[[Callable[..., Any]]
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(describe(settings)):
             function = _option(option)(function)
-        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        file = click.Path(path_type=Path)
         function = click.option("--config", type=file, help="YAML file with any of these settings.")(function)
         return click.version_option(ote.__version__, message="%(prog)s %(version)s")(function)
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ _RENEW_RETRY = 1 / 30
 def console_of(data_dir: Path) -> Path:
     """The socket on which whoever may read the data directory is admin of its controller."""
     return data_dir.resolve() / "console.sock"
+
+
+def name_in(data_dir: Path) -> str:
+    """Name of the controller in a folder; empty where there is none, or none that can be read."""
+    try:
+        return msgspec.json.decode(_Files(data_dir / "identity").read("member.json"), type=Member).name
+    except (OSError, msgspec.MsgspecError):
+        return ""
 
 
 class Member(msgspec.Struct, kw_only=True):
@@ -283,7 +292,7 @@ class Membership:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         await self._keep(response.certificates)
-        self._log.info("certificate renewed", expires=int(self.expires))
+        self._log.info("certificate renewed", expires=datetime.fromtimestamp(self.expires, UTC).isoformat())
 
     async def keep_fresh(self, parent: Callable[[], Alternate | None], renewed: Callable[[], None]) -> None:
         """Renew for ever, long before the end; `parent` is the live parent, `renewed` is told of each success."""

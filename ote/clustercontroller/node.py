@@ -96,6 +96,8 @@ class Node:
         store = Store.open(settings.data_dir / "store.db", tables=ALL_TABLES)
         resources.callback(store.close)
         self._build(store)
+        if self.membership.authority is not None and not self.advertise:
+            _log.warning("takes no children: start it with --advertise HOST:PORT")
         if self.membership.member.parent_address == "":
             self._write_admin_context()
         self._server = await self._serve(resources, self.address, self.membership.tls)

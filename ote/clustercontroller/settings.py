@@ -14,6 +14,8 @@ from ote.config.settings import BaseSettings, Duration, DurationOrNever, HostPor
 COMMANDS = CHANGES | {"get", "logs"}
 """What a cluster can be asked to do."""
 
+_LEAST_HEARTBEAT = 0.01
+_LEAST_LIFETIME = 1.0
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d{1,5}")
 
 
@@ -82,10 +84,14 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
     ] = "auto"
 
     def __post_init__(self) -> None:
-        if self.heartbeat <= 0:
-            raise ValueError("heartbeat is more than 0")
+        if self.heartbeat < _LEAST_HEARTBEAT:
+            raise ValueError("heartbeat is at least 10ms")
         if self.dead_after < 2 * self.heartbeat:
             raise ValueError("dead_after is at least twice the heartbeat, or every late beat is a loss")
+        if self.certificate_lifetime < _LEAST_LIFETIME:
+            raise ValueError("certificate_lifetime is at least 1s, or certificates end before they are used")
+        if self.keep_dispatches < 0:
+            raise ValueError("keep_dispatches is 0 or more")
         is_address = self.shim.startswith("unix:/") or _HOST_PORT.fullmatch(self.shim)
         if self.shim not in ("process", "podman", "none") and not is_address:
             raise ValueError(f"shim takes process, podman, none, unix:/PATH or HOST:PORT, not {self.shim!r}")

@@ -124,11 +124,14 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             _check(request)
             return await self._enrol(peer, _chain_of(context), request)
         except OteError as error:
-            self._log.warning(
-                "cluster refused", cluster=request.name, uid=request.uid, token=peer.id, reason=error.reason
-            )
+            self._log_refusal(request, peer.id, error)
             self._refused(error)
             raise
+
+    def _log_refusal(self, request: trust_pb2.EnrolRequest, token_id: str, error: OteError) -> None:
+        self._log.warning(
+            "cluster refused", cluster=request.name, uid=request.uid, token_id=token_id, reason=error.reason
+        )
 
     async def handed_on(self, body: bytes) -> bytes:
         """An Enrol that another controller took, with a token of ours or of one below."""
@@ -139,8 +142,12 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             return await self._tree.ask(maker, ENROL, body)
         if joiner.kind != Role.JOIN or authority is None or joiner.host != authority.host:
             raise PermissionDenied("TOKEN_UNKNOWN", "this is no join token of this controller")
-        _check(request)
-        response = await self._redeem(joiner.uid, request)
+        try:
+            _check(request)
+            response = await self._redeem(joiner.uid, request)
+        except OteError as error:
+            self._log_refusal(request, joiner.uid, error)
+            raise
         return response.SerializeToString()
 
     async def _enrol(self, peer: Peer, chain: bytes, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
@@ -196,7 +203,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         except OteError:
             del token.used[request.uid]
             raise
-        self._log.info("cluster enrolled", cluster=request.name, uid=request.uid, token=token.id)
+        self._log.info("cluster enrolled", cluster=request.name, uid=request.uid, token_id=token.id)
         self._count("ote_trust_enrolments_total", (), 1.0)
 
     def _allow(self, token: TokenRow, request: trust_pb2.EnrolRequest) -> None:
@@ -315,7 +322,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         chain, key = authority.issue_join(token.id, token.expires + _GRACE)
         await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
         self._tokens[token.id] = token
-        self._log.info("join token created", token=token.id, uses=token.uses, names=token.name_pattern)
+        self._log.info("join token created", token_id=token.id, uses=token.uses, names=token.name_pattern)
         advertise = self._tree.advertise()
         secret = pki.encode_token(authority.root_pem, chain, key, self._membership.member.name, advertise)
         return trust_pb2.CreateJoinTokenResponse(token=_shown(token), secret=secret, parent=advertise)
@@ -335,7 +342,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             raise NotFound("TOKEN_UNKNOWN", f"no join token {request.id!r} here; see 'ote-ctl token list'")
         token.revoked = True
         await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
-        self._log.info("join token revoked", token=token.id)
+        self._log.info("join token revoked", token_id=token.id)
         return trust_pb2.RevokeJoinTokenResponse(token=_shown(token))
 
 

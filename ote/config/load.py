@@ -155,6 +155,8 @@ def _parse_value(option: Option, value: Any) -> Any:
         return value if isinstance(value, dict) else parse_pairs(_items(value))
     if option.kind == "duration" and not isinstance(value, bool) and isinstance(value, (int, float)):
         return float(value)
+    if option.kind == "duration":
+        return _parse_text(option, str(value))
     if isinstance(value, Path):
         return str(value) if option.kind != "path" else value
     if not isinstance(value, str):

@@ -63,7 +63,7 @@ def get_logger(name: str) -> Any:
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replaces the values of fields that name a secret, and anything that looks like a key or a join token."""
     for name, value in event.items():
-        if is_secret_name(name) or looks_secret(value):
+        if (value and is_secret_name(name)) or looks_secret(value):
             event[name] = MASK
         elif isinstance(value, Mapping):
             event[name] = dict(mask_secrets(_logger, _method, dict(value)))

@@ -115,6 +115,8 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
     [
         ("heartbeat", "5x", "is not a duration"),
         ("heartbeat", "never", "is not a duration"),
+        ("heartbeat", {"a": 1}, "is not a duration: write 500ms, 2s"),
+        ("heartbeat", True, "is not a duration: write 500ms, 2s"),
         ("heartbeat", -1, ">= 0"),
         ("listen", "nonsense", "write HOST:PORT"),
         ("log_format", "jsn", "did you mean json?"),

@@ -61,8 +61,10 @@ def test_secrets_are_masked_by_name_and_by_look(fmt: LogFormat) -> None:
         pem=b"-----BEGIN PRIVATE KEY-----\nhidden-3",
         settings={"password": "hidden-4", "inner": {"secret": "hidden-5"}},
         resume_token="shown",
+        password="",
     )
     assert "hidden" not in stream.getvalue()
+    assert stream.getvalue().count("***") == 5
     assert "shown" in stream.getvalue()
 
 

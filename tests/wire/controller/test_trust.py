@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
@@ -26,6 +27,7 @@ from ote.rpc.errors import from_rpc_error
 from ote.rpc.peer import Role
 from ote.rpc.policy import POLICY
 from ote.rpc.tls import TlsIdentity
+from ote.telemetry.logs import mask_secrets
 from tests.wire.controller.tree import Raw, Stubs, Tree, attached, dispatch, hello, refused, until
 
 
@@ -85,6 +87,37 @@ async def test_a_token_is_refused_with_the_reason_on_both_sides(tree: Tree, caps
         assert reason in capsys.readouterr().out
     with pytest.raises(OteError, match="shop-"):
         await tree.start("bank", "root", token=shops.secret, children=False)
+
+
+async def test_logs_name_the_token_by_its_id_also_where_it_was_made(tree: Tree) -> None:
+    await tree.start("root")
+    await tree.start("east", "root")
+    await until(lambda: state(tree, "root", "east") == "ONLINE")
+    with capture_logs() as lines:
+        made = await tree.token("root", uses=1)
+        await enrol(tree, "root", made.secret, "first")
+        assert (await refused(enrol(tree, "east", made.secret, "second"))).reason == "TOKEN_USED_UP"
+    shown = [mask_secrets(None, "", line) for line in lines if "token_id" in line]
+    assert [(line["event"], line.get("reason")) for line in shown] == [
+        ("join token created", None),
+        ("cluster enrolled", None),
+        ("cluster refused", "TOKEN_USED_UP"),
+        ("cluster refused", "TOKEN_USED_UP"),
+    ]
+    assert {line["token_id"] for line in shown} == {made.token.id}
+
+
+async def test_who_may_have_children_and_has_no_address_for_them_says_so(tree: Tree) -> None:
+    await tree.start("root")
+    home = tree.nodes["root"].address
+    with capture_logs() as lines:
+        await tree.start("east", "root")
+    said = "takes no children: start it with --advertise HOST:PORT"
+    assert said not in [line["event"] for line in lines]
+    await tree.stop("east")
+    with capture_logs() as lines:
+        await tree.start("east", "root", children=False, address=home)
+    assert [line["log_level"] for line in lines if line["event"] == said] == ["warning"]
 
 
 async def test_a_token_of_another_tree_names_no_one_here(tree: Tree) -> None:
