@@ -225,10 +225,11 @@ class Origin:
             ctx.emit(fx.Answer(event.request, error=error))
             return
         dispatch = self._accept(event)
+        if dispatch.change:
+            ledger.store_dispatch(dispatch)
         ledger.add(dispatch)
         ledger.count(dispatch)
         if dispatch.change:
-            ledger.store_dispatch(dispatch)
             ctx.barrier()
         ctx.emit(fx.Answer(event.request, event.dispatch_id))
         sent = [target for target in dispatch.open.values() if target.row.maybe_sent]

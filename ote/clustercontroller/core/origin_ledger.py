@@ -48,7 +48,6 @@ class Ledger:
         self.unsettled = 0
         """Targets that are not final."""
         self._number = 0
-        self._changes = 0
         self._last: dict[str, int] = {}
         self._written: dict[str, int] = {}
         self._done: deque[tuple[float, str]] = deque()
@@ -80,7 +79,6 @@ class Ledger:
         row = dispatch.row
         self._number = max(self._number, row.number)
         self.dispatches[row.id] = dispatch
-        self._changes += dispatch.change
         self.unsettled += dispatch.unsettled
         if dispatch.unsettled:
             self.unsettled_dispatches[row.id] = dispatch
@@ -267,7 +265,7 @@ class Ledger:
     def _prune(self) -> None:
         settings, now = self._ctx.settings, self._ctx.now
         done, read = self._done, self._read
-        while done and (self._changes > settings.keep_dispatches or done[0][0] + settings.keep_settled_for <= now):
+        while done and (len(done) > settings.keep_dispatches or done[0][0] + settings.keep_settled_for <= now):
             self._remove(done.popleft()[1])
         while read and (
             len(read) > _KEEP_READS
@@ -286,7 +284,6 @@ class Ledger:
     def _remove(self, dispatch_id: str) -> None:
         ctx = self._ctx
         dispatch = self.dispatches.pop(dispatch_id)
-        self._changes -= 1
         for uid, target in dispatch.targets.items():
             row = target.row
             if row.incarnation == self._own.incarnation and row.seq > self._written.get(uid, 0) and uid in self._last:
@@ -299,6 +296,7 @@ class Ledger:
 
 
 def _free(dispatch: OriginDispatch) -> None:
-    """Targets point back: so all of it is freed at once, not by a collection much later. Who watches it has the old
+    """Targets point back, and a timer may hold it for long: so all of it is freed at once. Who watches it has the old
     targets."""
     dispatch.targets = {}
+    dispatch.row.targets = []

@@ -264,6 +264,26 @@ def test_cancel_of_an_unknown_dispatch_fails_and_of_a_settled_one_does_nothing()
     assert settled.error is None
 
 
+def test_what_has_settled_is_known_however_many_have_not() -> None:
+    end = OriginEnd(online(E2), CoreSettings(keep_dispatches=2))
+    for number in range(5):
+        end.submit(f"u{number}", E1)
+    end.submit("d1", E2)
+    end.report("d1", E2, m.RESULT, state="SUCCEEDED")
+    end.submit("d2", E1, ttl=0.0)
+    assert (end.state("d1", E2), end.state("d2")) == ("SUCCEEDED", "UNREACHABLE")
+    answer = end.submit("d1", E2)
+    assert answer is not None
+    assert answer.value == "d1"
+
+
+def test_what_is_settled_when_it_is_accepted_leaves_no_row_that_is_not_remembered() -> None:
+    end = OriginEnd(online(), CoreSettings(keep_dispatches=0))
+    end.submit("d1", E1, ttl=0.0)
+    assert end.origin.dispatch("d1") is None
+    assert not end.disk.tables.get("dispatches")
+
+
 def test_a_cancel_does_not_write_again_what_the_targets_have_said() -> None:
     end = OriginEnd(online(E1, E2))
     end.submit("d1", E1, E2)
