@@ -10,7 +10,6 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -39,10 +38,6 @@ connection cannot open calls without bound, further ones wait at its own end."""
 
 HEALTH_SERVICE = health.SERVICE_NAME
 REFLECTION_SERVICE = reflection.SERVICE_NAME
-
-
-class _AddFn(Protocol):
-    def __call__(self, servicer: object, server: grpc.aio.Server, /) -> None: ...
 
 
 class Server:

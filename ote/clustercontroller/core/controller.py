@@ -72,23 +72,7 @@ class Controller:
         self.own = OwnRecord(ctx, self._self, facts, rows)
         self.registry = Registry(ctx)
         self.registry.load(dict(tables.get("clusters", {})), dict(tables.get("evictions", {})))
-        self.parents = Parents(
-            ctx,
-            self._self,
-            home,
-            ParentsCallbacks(
-                attached=self._attached,
-                detached=self._detached,
-                standing_changed=self._standing_changed,
-                candidates_changed=lambda: self.children.above_changed(),
-                memory_lost=self._memory_lost,
-                own_record=self.own.record,
-                digest=self.registry.digest,
-                whole_digest=lambda: self.registry.whole_digest(ctx.uid),
-                evictions_digest=self.registry.evictions_digest,
-            ),
-            rows.get("alternates"),
-        )
+        self.parents = Parents(ctx, self._self, home, self._callbacks_of_parents(), rows.get("alternates"))
         self.children = Children(ctx, self.registry, self.parents, self._self)
         self.router = Router(ctx, self.registry, lambda: self.parents.active_link, self._flush_news)
         self.router.ends = self
@@ -119,6 +103,19 @@ class Controller:
         self._parts = (self.parents, self.children, self.target, self.origin, self.load, self.questions)
         """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
         self._handlers = self._who_handles()
+
+    def _callbacks_of_parents(self) -> ParentsCallbacks:
+        return ParentsCallbacks(
+            attached=self._attached,
+            detached=self._detached,
+            standing_changed=self._standing_changed,
+            candidates_changed=lambda: self.children.above_changed(),
+            memory_lost=self._memory_lost,
+            own_record=self.own.record,
+            digest=self.registry.digest,
+            whole_digest=lambda: self.registry.whole_digest(self.ctx.uid),
+            evictions_digest=self.registry.evictions_digest,
+        )
 
     def _who_handles(self) -> dict[type, Callable[[Any], None]]:
         """Whose business each event is."""
