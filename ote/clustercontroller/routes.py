@@ -92,7 +92,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
             uid=self._core.ctx.uid,
             standing=tunnel_pb2.Standing(beat=standing.beat, depth=standing.depth),
             connected=parents.connected,
-            draining=self._core.registry.own.facts.draining,
+            draining=self._core.children.draining,
             children=len(self._core.registry.children(self._core.ctx.uid)),
             padding=bytes(_PROBE_BYTES),
         )

@@ -82,7 +82,8 @@ class Children:
         self._sweep_at = NEVER
         self._leaving: dict[str, float] = {}
         """Until when a child that has left is waited for elsewhere, earliest first."""
-        self._draining = False
+        self.draining = False
+        """Whether children are to go elsewhere, and only who finds nobody else is taken."""
         self._told = (m.Standing(0, 0), list[m.PathStep](), False)
         self._beat_at = NEVER
         self._welcoming = Welcoming(ctx, registry, parents)
@@ -97,7 +98,7 @@ class Children:
         self, link: int, hello: m.Hello, peer_uid: str, peer_name: str, peer_key: bytes = b"", *, leaf: bool = False
     ) -> m.Welcome | m.Refused:
         """A child opens a link; `peer_` is of its certificate (see events.ChildHello). The answer has been sent."""
-        refused = self._welcoming.refusal(hello, peer_uid, peer_name, peer_key, self._draining)
+        refused = self._welcoming.refusal(hello, peer_uid, peer_name, peer_key, self.draining)
         if link in self._links:
             refused = m.Refused("BAD_FRAME", "hello twice on one stream")
             self._drop(self._links[link])
@@ -110,7 +111,7 @@ class Children:
         opened = _Link(link, hello, self._ctx.now, leaf)
         self._links[link] = self._waiting[link] = opened
         self._of_uid.setdefault(hello.uid, []).append(opened)
-        welcome = self._welcoming.welcome(hello.uid, self._draining)
+        welcome = self._welcoming.welcome(hello.uid, self.draining)
         opened.path = welcome.path
         self._ctx.send(link, welcome)
         self._start_beats()
@@ -354,7 +355,7 @@ class Children:
 
     def drain(self, on: bool) -> None:
         """Move the children away, or take them again. They move by themselves once they hear it."""
-        self._draining = on
+        self.draining = on
         self._siblings_changed()
         self.announce()
 
@@ -367,7 +368,7 @@ class Children:
         return [child.number for child in self._by_uid.values()]
 
     def _now_standing(self) -> tuple[m.Standing, list[m.PathStep], bool]:
-        return self._parents.standing, self._parents.path, self._draining
+        return self._parents.standing, self._parents.path, self.draining
 
     def _beat_all(self) -> None:
         told = self._told = self._now_standing()

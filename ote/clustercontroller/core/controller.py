@@ -84,6 +84,8 @@ class Controller:
         self.registry.on_paths_changed = self.origin.paths_changed
         self.registry.on_gone = self._gone
         self.target.on_journal_changed = self._own_changed
+        self._lets_go = False
+        """It drains, or stops."""
         self.connected_since = ctx.now
         """When it last began, or ceased, to hear the root's beat."""
         self._was_connected = False
@@ -284,7 +286,15 @@ class Controller:
         self.registry.set_own(self.own.record())
 
     def _standing_changed(self) -> None:
-        self.children.announce()
+        """Tell the children, who are to go elsewhere while this cluster drains, stops, or is no member any more."""
+        if self.children.draining != self._children_go:
+            self.children.drain(self._children_go)
+        else:
+            self.children.announce()
+
+    @property
+    def _children_go(self) -> bool:
+        return self._lets_go or self.parents.evicted or self.ctx.uid in self.registry.evicted
 
     def _memory_lost(self) -> None:
         """The disk was set back: what the old journal may have known must not run again."""
@@ -364,6 +374,8 @@ class Controller:
         for link in links:
             if link is not None and link != but:
                 self.ctx.send(link, message)
+        if self.ctx.uid in uids:
+            self._standing_changed()
 
     def _evict(self, event: ev.Evict) -> None:
         entry = self.registry.get(event.uid)
@@ -410,7 +422,8 @@ class Controller:
         self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", ""))
 
     def _drain(self, on: bool) -> None:
-        self.children.drain(on)
+        self._lets_go = on
+        self.children.drain(self._children_go)
         self.own.set_draining(on, self._self.draining_since_ms)
         self.registry.set_own(self.own.record())
 

@@ -49,7 +49,7 @@ class ParentsCallbacks:
     detached: Callable[[int], None]
     """(link): the active link is gone and there is no other."""
     standing_changed: Callable[[], None]
-    """Standing or path changed: tell the children."""
+    """Standing, path, or whether this cluster is evicted, changed: tell the children."""
     candidates_changed: Callable[[], None]
     """The parent told other candidates: the children hear of them."""
     memory_lost: Callable[[], None]
@@ -91,6 +91,7 @@ class Parents:
         self._attachment: m.ClusterRecord | None = None
         self._path = [self._me]
         self._was_attached = False
+        self._evicted = False
         self._memory_lost = False
         self._stopping = False
         self._heartbeat_at = NEVER
@@ -156,6 +157,11 @@ class Parents:
     def refused(self) -> m.Refused | None:
         """Why the last candidate did not take us; None once one did."""
         return self._refusals.last
+
+    @property
+    def evicted(self) -> bool:
+        """Whether the parent, or a candidate while there was none, said that this cluster is no member any more."""
+        return self._evicted
 
     @property
     def stopped(self) -> bool:
@@ -290,6 +296,7 @@ class Parents:
         self._cut_off.attached(link.connected, link.dead_after)
         self._homing.attached(home=self._candidates.is_home(link.candidate), again=self._was_attached)
         self._was_attached = True
+        self._evicted = False
         self._refusals.attached()
         self._search.attached()
         self._heartbeat_at = ctx.now + link.heartbeat
@@ -417,6 +424,9 @@ class Parents:
         if reason == "REPLACED" and self._replacing(link):
             return
         first = self._refusals.note(link.candidate, refused)
+        if reason == "EVICTED" and self._links.active in (None, link):
+            self._evicted = True
+            self._callbacks.standing_changed()
         self._close(link, reason)
         if phase == ACTIVE:
             self._lost(link, reason, "refused")

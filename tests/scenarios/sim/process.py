@@ -230,8 +230,8 @@ class Process:
                 world.after(_PROBE_TIMEOUT, lambda: self.post(failed))
             else:
                 process.core.ctx.now = process.clock()
-                parents, facts = process.core.parents, process.core.registry.own.facts
-                answer = ev.ProbeAnswered(candidate, parents.standing, parents.connected, facts.draining)
+                parents, children = process.core.parents, process.core.children
+                answer = ev.ProbeAnswered(candidate, parents.standing, parents.connected, children.draining)
                 world.after(delay / 2, lambda: self.post(answer))
 
         world.after(delay, arrive)

@@ -13,6 +13,7 @@ import pytest
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.questions import ASKED_FROM_BELOW
@@ -542,6 +543,51 @@ def test_an_evicted_child_that_has_not_gone_does_not_hold_up_a_drain() -> None:
     seat.do(ev.DrainAsked("r/d1", False, 30.0))
     seat.do(ev.Evict(1, "east"))
     assert [finish.state for finish in seat.of(fx.FinishHere)] == ["SUCCEEDED"]
+
+
+@pytest.mark.parametrize("told", [m.Refused("EVICTED", "not a member"), m.Evictions(["c"])])
+def test_the_children_of_an_evicted_cluster_go_at_once(told: m.DownItem) -> None:
+    seat = Seat(facts=HUB)
+    east = seat.child("east")
+    seat.from_parent(told)
+    assert seat.sent(east, m.Beat)[-1].draining
+    seat.do(ev.ChildHello(99, m.Hello("west", "west", "west-1", 0, None), "west", "west", b"west"))
+    assert [refused.reason for refused in seat.sent(99, m.Refused)] == ["DRAINING"]
+    assert not seat.core.registry.own.facts.draining
+    seat.do(ev.DrainAsked("r/d1", True, 30.0))
+    assert seat.core.children.draining, "what people take back is only what they asked for"
+
+
+def test_who_is_evicted_while_it_looks_for_a_parent_lets_its_children_go_until_it_is_taken() -> None:
+    seat = Seat(facts=HUB)
+    east = seat.child("east")
+    seat.do(ev.LinkLost(seat.up, "closed"))
+    seat.pass_time(0.5)
+    seat.do(ev.DialRefused(seat.of(fx.Dial)[-1].link, m.Refused("EVICTED", "not a member", retry_after_ms=0)))
+    assert seat.sent(east, m.Beat)[-1].draining
+    seat.forget()
+    while not seat.of(fx.Dial):
+        seat.pass_time(0.5)
+    up = seat.of(fx.Dial)[-1].link
+    path = [m.PathStep("r", "r"), m.PathStep("p", "p")]
+    seat.do(ev.DialWelcome(up, m.Welcome("p", "p", "p-1", m.Standing(900, 1), True, path, 2000, 5000, 0)))
+    seat.do(ev.FromParent(up, [m.Attached(seat.sent(up, m.Attach)[-1].record.epoch)]))
+    assert not seat.core.children.draining
+
+
+def test_a_candidate_beside_the_parent_cannot_say_that_a_cluster_is_evicted() -> None:
+    seat = Seat(facts=HUB)
+    seat.do(ev.Renewed())
+    seat.do(ev.DialRefused(seat.of(fx.Dial)[-1].link, m.Refused("EVICTED", "not a member")))
+    assert not seat.core.children.draining
+
+
+def test_an_eviction_on_disk_holds_after_a_restart() -> None:
+    seat = Seat(facts=HUB)
+    tables = {"evictions": {"c": rec.Eviction()}}
+    again = Controller(seat.ctx, home=PARENT, facts=HUB, tables=tables, has_shim=False)
+    again.handle(ev.Started(), seat.now)
+    assert again.children.draining
 
 
 def test_stopping_moves_the_children_away_then_says_goodbye_then_answers() -> None:
