@@ -44,7 +44,9 @@ def with_settings(settings: type[BaseSettings]) -> Callable[[Callable[..., Any]]
         for option in reversed(describe(settings)):
             function = _option(option)(function)
         file = click.Path(path_type=Path)
-        function = click.option("--config", type=file, help="YAML file with any of these settings.")(function)
+        function = click.option("--config", type=file, metavar="FILE", help="YAML file with any of these settings.")(
+            function
+        )
         return click.version_option(ote.__version__, message="%(prog)s %(version)s")(function)
 
     return decorate

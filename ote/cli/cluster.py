@@ -15,7 +15,7 @@ from ote.cli.output import Column, Format, as_json, print_table, show, state_tex
 from ote.cli.params import output_option, selector_options, timeout_option
 from ote.cli.program import Nouns, connected, note
 from ote.cli.sending import Sending, selector_of, send_and_show
-from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name, totals_text
+from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name, totals_text, usage_text
 from ote.client.client import Client
 from ote.model.errors import NotFound
 from ote.model.names import check_name, is_name
@@ -189,6 +189,7 @@ def _print_detail(one: Document) -> None:
         else "none",
         "Workloads": ", ".join(f"{count} {kind}" for kind, count in status.get("workloads", {}).items()),
         "Pods": f"{status['pods_running']} running, {status['pods_failing']} failing" if status else "",
+        "In use": usage_text(status) if status and any(status["capacity"].values()) else "",
         "As of": f"{age(one['status_as_of'])} ago; it does not answer now" if one["status_stale"] else "",
         "Below": f"{one['descendants']} clusters" if one["descendants"] else "",
         "In all": totals_text(one["totals"]) if one["descendants"] else "",

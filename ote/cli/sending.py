@@ -23,6 +23,7 @@ from ote.cli.output import Format, show
 from ote.cli.program import connected, note
 from ote.cli.reporting import Reporter, Silent, counts_text, reporter_for
 from ote.cli.story import Story
+from ote.cli.views import target_state
 from ote.client.client import Client, new_dispatch_id
 from ote.model.errors import OteError
 from ote.model.selectors import compile_selector
@@ -31,6 +32,8 @@ _HELD_FOR = 1.0
 """Seconds in which a cluster that only moves to another parent is back, and no reason to stop waiting for it."""
 
 _NOTHING_DONE = frozenset({"UNREACHABLE", "EXPIRED", "CANCELLED"})
+_NOTHING_BEGUN = frozenset({"ROOT_CANNOT_DRAIN", "NOTHING_TO_DRAIN"})
+"""Reasons of a cluster that has looked at a command and left all as it was."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,15 @@ def send_and_show(sending: Sending, format: Format, *, afterwards: str = "") -> 
         interrupted(story)
     show(format, story.document(sending.kind), table=lambda: None, names=lambda: [story.name])
     conclude(story)
-    if afterwards and story.states().keys() - _NOTHING_DONE:
+    if afterwards and any(_has_effect(target) for target in story.targets.values()):
         note(afterwards)
     if sending.wait or not story.accepted:
         end(story)
+
+
+def _has_effect(target: route_pb2.Target) -> bool:
+    """Whether anything may have happened there."""
+    return target_state(target) not in _NOTHING_DONE and target.reason not in _NOTHING_BEGUN
 
 
 async def send(client: Client, sending: Sending, story: Story, reporter: Reporter, *, announce: bool = False) -> None:

@@ -66,15 +66,15 @@ def create(ttl: float, uses: int, name_pattern: str, allow_children: bool, file:
     whom = f"names like {view['name_pattern']}" if view["name_pattern"] else "any name"
     count = f"{view['uses']} time{'s' if view['uses'] != 1 else ''}" if view["uses"] else "any number of times"
     note(f"token {view['id']}, good {count} until {view['expires']} for {whom}; join with:")
-    click.echo(join_line(name_pattern, parent, secret))
+    click.echo(join_line(name_pattern, parent, secret, children=allow_children))
 
 
-def join_line(name_pattern: str, parent: str, secret: str) -> str:
-    """The command that starts a cluster which joins; NAME stands where a name has to be chosen."""
+def join_line(name_pattern: str, parent: str, secret: str, *, children: bool = False) -> str:
+    """The command that starts a cluster which joins; NAME and HOST:PORT stand where they have to be chosen."""
     name = name_pattern if is_name(name_pattern) else "NAME"
     return (
         f"ote-clustercontroller --name {name} --data-dir ./{name} --parent {shlex.quote(parent)} "
-        f"--join-token {shlex.quote(secret)}"
+        f"--join-token {shlex.quote(secret)}{' --advertise HOST:PORT' if children else ''}"
     )
 
 

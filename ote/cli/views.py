@@ -132,10 +132,17 @@ def totals_text(totals: Document) -> str:
     """Sums over a subtree in a line; empty where nobody has told anything."""
     if not totals["clusters"]:
         return ""
-    used, whole = totals["usage"], totals["capacity"]
     return (
         f"{totals['clusters_ready']} of {totals['clusters']} clusters ready, "
         f"{totals['pods_running']} pods running, {totals['pods_failing']} failing, "
+        f"{usage_text(totals)}"
+    )
+
+
+def usage_text(status: Document) -> str:
+    """What is used of the capacity of a cluster, or of those below it."""
+    used, whole = status["usage"], status["capacity"]
+    return (
         f"{used['cpu_millis'] / 1000:.1f} of {whole['cpu_millis'] / 1000:.0f} cores, "
         f"{size_text(used['memory_bytes'])} of {size_text(whole['memory_bytes'])} memory"
     )

@@ -34,6 +34,7 @@ from ote.model.errors import (
     Unavailable,
 )
 from ote.model.names import check_name
+from ote.model.selectors import check_name_pattern
 from ote.rpc.paging import page_of
 from ote.rpc.peer import Peer, Role, peer_of
 from ote.runtime.clock import Clock
@@ -310,6 +311,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         ttl = request.ttl.seconds + request.ttl.nanos / 1e9 if request.HasField("ttl") else _TTL
         if not 0 < ttl <= _MAX_TTL:
             raise InvalidArgument("INVALID_TTL", "a token is good for more than nothing and at most a year")
+        check_name_pattern(request.name_pattern)
         now = self._clock.wall()
         token = TokenRow(
             id=secrets.token_hex(4),

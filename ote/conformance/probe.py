@@ -24,6 +24,7 @@ from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.conformance.manifests import POD_IMAGE, Thing, as_json, never_ready, plain_kind, slow_kind
 from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
+from ote.rpc.errors import LOST_ANSWER
 
 CALL_SECONDS = 20.0
 PIECE_BYTES = 262_144
@@ -32,10 +33,6 @@ _RESTARTED_SECONDS = 30.0
 
 DEADLINE_CODES = ("DEADLINE_EXCEEDED", "CANCELLED")
 """How a call ends whose deadline is over: the server may notice first and reset the stream."""
-
-LOST_ANSWER = "Internal error from Core"
-"""What grpc.aio makes of a call that the server refuses while a message is being written: the server's own answer is
-lost in our process. The call is made again then, which PutPayload allows."""
 
 SERVICE = "ote.api.shim.v1.ShimService"
 
@@ -373,7 +370,7 @@ class Probe:
                 await self.stub.PutPayload(iter(parts), timeout=CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
                 ending = ending_of(error)
-                if ending.message == LOST_ANSWER:
+                if ending.message == LOST_ANSWER:  # made again, which PutPayload allows
                     continue
                 return ending
             return Ending("OK")

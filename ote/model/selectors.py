@@ -25,12 +25,14 @@ from typing import Literal, Protocol, TypeVar
 
 from ote.model import label_selectors
 from ote.model.errors import InvalidArgument
-from ote.model.names import is_name
+from ote.model.names import MAX_NAME, is_name
 from ote.model.regex import Regex, RegexError
 
 _GLOB = frozenset("*?[")
 _SPACE = re.compile(r"\s*")
 _MAX_GLOB = 1_000
+_NOTHING = "(?!)"
+"""What fnmatch makes of a set that no character is in."""
 _MAX_CACHED_TEXTS = 4_096
 MAX_PATTERNS = 256
 """Patterns that are not names, in one selector: each is tried on every cluster. Names are without limit."""
@@ -136,6 +138,28 @@ def compile_selector(clusters: str = "", labels: str = "") -> Selector:
     return Selector(clusters, labels, exact_names=names, terms=terms, tests=tests, requirements=requirements)
 
 
+def check_name_pattern(pattern: str) -> str:
+    """Returns a glob over names alone. Raises InvalidArgument (INVALID_NAME_PATTERN) where no name can match it."""
+    at = shortest = 0
+    while at < len(pattern):
+        token = _GLOB_TOKEN.match(pattern, at)
+        if token is None:
+            raise _no_such_name(pattern, f"{pattern[at]!r} at {at + 1}: it takes a-z, 0-9, '-', '*', '?' and '[a-z]'")
+        shortest += token[0] != "*"
+        at = token.end()
+    if pattern.startswith("-") or pattern.endswith("-"):
+        raise _no_such_name(pattern, "names begin and end with a letter or digit")
+    if shortest > MAX_NAME or len(pattern) > _MAX_GLOB:
+        raise _no_such_name(pattern[:80], f"names have at most {MAX_NAME} characters")
+    if _NOTHING in fnmatch.translate(pattern):
+        raise _no_such_name(pattern, "a set of characters is empty: write '[a-z]', not '[z-a]'")
+    return pattern
+
+
+def _no_such_name(pattern: str, why: str) -> InvalidArgument:
+    return InvalidArgument("INVALID_NAME_PATTERN", f"no name can match {pattern!r}: {why}")
+
+
 def _line(text: str, holds: bool, why: str) -> str:
     return f"{text}: {'yes' if holds else 'no'}, {why}"
 
@@ -193,7 +217,12 @@ def _exact(text: str, column: int) -> _Term:
     if not is_name(text):
         raise _error(
             column,
-            f"{text!r} cannot be the name of a cluster; for a tag or the value of a label write '*{text}*', or use -l",
+            f"{text!r} cannot be the name of a cluster; "
+            + (
+                f"for a label write -l {text}"
+                if "=" in text
+                else f"for a tag or the value of a label write '*{text}*', or use -l"
+            ),
         )
     return _Term("name", text, _name_test(frozenset((text,))), lambda cluster: f"the name is {cluster.name}")
 

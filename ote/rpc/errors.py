@@ -42,6 +42,10 @@ _TLS_MEANINGS = (
 )
 """What gRPC's texts say about a handshake → what it means; the first that fits."""
 
+LOST_ANSWER = "Internal error from Core"
+"""What grpc.aio makes of a call that the server refuses while a message is being written: the server's own answer is
+lost in our process."""
+
 _CLOSED_HINT = " (it also ends this way when the other side does not accept our certificate)"
 _NOISE = re.compile(r"^(?:[A-Z_]+: )?(?:(?:ipv4|ipv6|unix):\S+: )?")
 
@@ -124,6 +128,8 @@ def _plain(code: str, details: str) -> OteError:
         return kind("DEADLINE_EXCEEDED", "no answer in time")
     if code == "RESOURCE_EXHAUSTED" and "message larger than max" in lower:
         return kind("MESSAGE_TOO_LARGE", details)
+    if details == LOST_ANSWER:
+        return kind(code, "the other side ended the call while it was being written to; its reason is lost")
     if code == "UNIMPLEMENTED":
         return kind("UNIMPLEMENTED", details or "the other side does not have this method")
     return kind(code, details or f"the call failed with {code}")

@@ -36,6 +36,7 @@ _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
 ROOT_CANNOT_DRAIN = "a root has nobody to hand its children to; drain the controllers below it, or stop it"
+NOTHING_TO_DRAIN = "it takes no children: there is nothing to drain"
 
 Tables = Mapping[str, Mapping[str, Any]]
 """What was on disk: {table: {key: record of `records`}}."""
@@ -432,7 +433,7 @@ class Controller:
             self.ctx.emit(fx.FinishHere(event.key, FAILED, "ROOT_CANNOT_DRAIN", ROOT_CANNOT_DRAIN))
             return
         if not event.off and not self.registry.own.facts.advertise:
-            self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "", "it takes no children: there is nothing to drain"))
+            self.ctx.emit(fx.FinishHere(event.key, SUCCEEDED, "NOTHING_TO_DRAIN", NOTHING_TO_DRAIN))
             return
         if self._self.draining == event.off:
             self._self.draining_since_ms = 0 if event.off else event.since_ms

@@ -73,6 +73,7 @@ def test_the_join_line_can_be_pasted() -> None:
     )
     assert " --name NAME " in join_line("edge-*", "p:1", "t")
     assert " --name NAME " in join_line("", "p:1", "t")
+    assert join_line("", "p:1", "t", children=True) == join_line("", "p:1", "t") + " --advertise HOST:PORT"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ote.model.errors import InvalidArgument
-from ote.model.selectors import Selector, compile_selector
+from ote.model.selectors import Selector, check_name_pattern, compile_selector
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def test_both_parts_must_hold() -> None:
         ("a,,b", "", "clusters, column 3: a pattern is missing"),
         ("a, ", "", "clusters, column 4: a pattern is missing"),
         ("ok,Shop", "", "clusters, column 4: 'Shop' cannot be the name of a cluster"),
+        ("n=1", "", "clusters, column 1: 'n=1' cannot be the name of a cluster; for a label write -l n=1"),
         ("a,b[1-", "", "clusters, column 4: '[' is never closed"),
         ("*" * 1001, "", "clusters, column 1: a pattern has at most 1,000 characters"),
         ("/eu", "", "clusters, column 1: a name is missing in the path"),
@@ -279,3 +280,28 @@ def _path_matches(names: list[str], pattern: list[str]) -> bool:
 def test_a_path_pattern_matches_name_by_name(below: list[str], pattern: list[str]) -> None:
     one = Cluster(below[-1], path=("entry", *below))
     assert compile_selector("/".join(pattern)).matches(one) == _path_matches(below, pattern)
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "shop-*", "shop-[0-9]?", "[!a]*", "a" * 63, "*-*", "[a-c-]x"])
+def test_a_pattern_of_names_that_some_name_matches_is_taken(pattern: str) -> None:
+    assert check_name_pattern(pattern) == pattern
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("[", "'[' at 1"),
+        ("Foo/*", "'F' at 1"),
+        ("shop/*", "'/' at 5"),
+        ("shop-[A-Z]", "'[' at 6"),
+        ("-*", "begin and end"),
+        ("shop-", "begin and end"),
+        ("?" * 64 + "*", "at most 63 characters"),
+        ("*" * 1001, "at most 63 characters"),
+        ("shop-[9-0]", "a set of characters is empty"),
+    ],
+)
+def test_a_pattern_that_no_name_can_match_is_refused_with_the_reason(pattern: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(why)) as caught:
+        check_name_pattern(pattern)
+    assert caught.value.reason == "INVALID_NAME_PATTERN"

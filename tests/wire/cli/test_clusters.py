@@ -139,6 +139,8 @@ def test_get_shows_a_cluster_and_its_status(root: FakeController, ctl: Ctl) -> N
     )
     one.status.pods_running = 3
     one.status.workloads["Deployment"] = 2
+    one.status.capacity.cpu_millis, one.status.usage.cpu_millis = 4000, 500
+    one.status.capacity.memory_bytes, one.status.usage.memory_bytes = 8_000_000_000, 1_000_000_000
     one.draining = True
     one.descendants = 4
     one.status_stale = True
@@ -155,6 +157,7 @@ def test_get_shows_a_cluster_and_its_status(root: FakeController, ctl: Ctl) -> N
     text = ctl.ok("cluster", "get", "edge-1")
     for line in ("State:     OFFLINE", "Home:      east", "Draining:  yes", "Pods:      3 running, 0 failing"):
         assert line in text.splitlines()
+    assert "In use:    0.5 of 4 cores, 1.0 GB of 8.0 GB memory" in text.splitlines()
     assert "As of:     2m ago; it does not answer now" in text.splitlines()
     in_all = "4 of 5 clusters ready, 7 pods running, 0 failing, 1.5 of 8 cores, 2.0 GB of 16.0 GB memory"
     assert f"In all:    {in_all}" in text.splitlines()

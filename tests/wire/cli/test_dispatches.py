@@ -350,7 +350,11 @@ def test_drain_is_a_command_to_that_cluster_and_says_how_to_end_it(root: FakeCon
     assert ctl("cluster", "drain", "east", "--off").exit_code == 0
     root.will("Dispatch", story([target("east", "UNREACHABLE", "offline")]))
     assert "--off" not in ctl("cluster", "drain", "east").stderr
-    first, second, _ = root.requests["Dispatch"]
+    root.will("Dispatch", story([target("east", "FAILED", "a root", reason="ROOT_CANNOT_DRAIN")]))
+    assert "--off" not in ctl("cluster", "drain", "east").stderr
+    root.will("Dispatch", story([target("east", "SUCCEEDED", "a leaf", reason="NOTHING_TO_DRAIN")]))
+    assert "--off" not in ctl("cluster", "drain", "east").stderr
+    first, second, *_ = root.requests["Dispatch"]
     assert (first.selector.clusters, first.command.drain.off, second.command.drain.off) == ("east", False, True)
 
 

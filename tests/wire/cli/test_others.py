@@ -50,7 +50,8 @@ def test_token_create_prints_the_whole_join_line(root: FakeController, ctl: Ctl)
     root.will("CreateJoinToken", answer)
     out = ctl("token", "create", "--ttl", "1h", "--uses", "3", "--name-pattern", "edge-*", "--allow-children")
     assert out.stdout == (
-        "ote-clustercontroller --name NAME --data-dir ./NAME --parent 10.0.0.1:8287 --join-token se.cret\n"
+        "ote-clustercontroller --name NAME --data-dir ./NAME --parent 10.0.0.1:8287 --join-token se.cret "
+        "--advertise HOST:PORT\n"
     )
     request = root.requests["CreateJoinToken"][0]
     assert (request.ttl.seconds, request.uses, request.name_pattern, request.allow_children) == (

@@ -8,6 +8,7 @@ import secrets
 import stat
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -105,6 +106,16 @@ async def test_logs_name_the_token_by_its_id_also_where_it_was_made(tree: Tree) 
         ("cluster refused", "TOKEN_USED_UP"),
     ]
     assert {line["token_id"] for line in shown} == {made.token.id}
+
+
+async def test_a_token_for_names_that_nobody_can_have_is_not_made(tree: Tree) -> None:
+    await tree.start("root")
+    for pattern in ("[", "Foo/*"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await tree.token("root", name_pattern=pattern)
+        error = from_rpc_error(caught.value)
+        assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_NAME_PATTERN")
+    assert not tokens(tree, "root")
 
 
 async def test_who_may_have_children_and_has_no_address_for_them_says_so(tree: Tree) -> None:
@@ -215,10 +226,13 @@ async def test_certificates_renew_and_tunnels_change_over_without_a_gap(tree: Tr
     uid, first = tree.uid("edge"), root.shell.links_of(tree.uid("edge"))
     expires, admin = edge.membership.expires, tree.admin("root")
     states = set()
-    while edge.membership.expires == expires or first & root.shell.links_of(uid):
-        states.add((state(tree, "root", "edge"), *(await dispatch(admin, "edge", within=2)).values()))
-        await asyncio.sleep(0.02)
-        assert time.time() < expires + 1
+    with capture_logs() as lines:
+        while edge.membership.expires == expires or first & root.shell.links_of(uid):
+            states.add((state(tree, "root", "edge"), *(await dispatch(admin, "edge", within=2)).values()))
+            await asyncio.sleep(0.02)
+            assert time.time() < expires + 1
+    [told, *_] = [line["expires"] for line in lines if line["event"] == "certificate renewed"]
+    assert datetime.fromisoformat(told).timestamp() > expires
     assert states == {("ONLINE", "SUCCEEDED")}
     assert edge.membership.expires > expires
 

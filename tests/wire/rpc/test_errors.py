@@ -24,7 +24,7 @@ from ote.model.errors import (
     Unavailable,
     Unsupported,
 )
-from ote.rpc.errors import from_status, to_status, translated
+from ote.rpc.errors import LOST_ANSWER, from_rpc_error, from_status, to_status, translated
 from tests.wire.rpc.tree import Dial, Serve
 
 Call = Callable[[Any], Awaitable[None]]
@@ -206,3 +206,11 @@ def test_a_strangers_reason_is_not_taken_for_ours() -> None:
 def test_endless_texts_are_cut() -> None:
     status = to_status(InvalidArgument("X", "m" * 100_000, metadata={"a": "b" * 100_000}))
     assert len(status.SerializeToString()) < 4096
+
+
+def test_a_lost_answer_is_told_in_words_of_ours_and_stays_a_bare_internal() -> None:
+    nothing = grpc.aio.Metadata()
+    error = from_rpc_error(grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, LOST_ANSWER))
+    assert (error.code, error.reason) == ("INTERNAL", "INTERNAL")
+    assert "Core" not in error.message
+    assert "ended the call" in error.message

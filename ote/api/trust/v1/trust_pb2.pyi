@@ -239,7 +239,7 @@ class CreateJoinTokenRequest(_message.Message):
     uses: _builtins.int
     """Optional. How many clusters it may take in; 0 is without limit."""
     name_pattern: _builtins.str
-    """Optional. Glob that names must match."""
+    """Optional. Glob that names must match; one that no name can match is INVALID_NAME_PATTERN."""
     allow_children: _builtins.bool
     """Optional. Members may have children."""
     @_builtins.property

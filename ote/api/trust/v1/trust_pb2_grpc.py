@@ -94,7 +94,8 @@ class TrustServiceServicer:
 
     def CreateJoinToken(self, request, context):
         """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-        Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+        Errors: INVALID_ARGUMENT (INVALID_TTL, INVALID_NAME_PATTERN), FAILED_PRECONDITION (NOT_A_PARENT: this controller
+        has no CA certificate).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,8 @@ class TrustServiceStub:
     """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_trust_pb2.CreateJoinTokenRequest, _trust_pb2.CreateJoinTokenResponse]
     """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-    Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+    Errors: INVALID_ARGUMENT (INVALID_TTL, INVALID_NAME_PATTERN), FAILED_PRECONDITION (NOT_A_PARENT: this controller
+    has no CA certificate).
     """
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListJoinTokensRequest, _trust_pb2.ListJoinTokensResponse]
     """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
@@ -87,7 +88,8 @@ class TrustServiceAsyncStub(TrustServiceStub):
     """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_trust_pb2.CreateJoinTokenRequest, _trust_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-    Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+    Errors: INVALID_ARGUMENT (INVALID_TTL, INVALID_NAME_PATTERN), FAILED_PRECONDITION (NOT_A_PARENT: this controller
+    has no CA certificate).
     """
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListJoinTokensRequest, _trust_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
     """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
@@ -137,7 +139,8 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.CreateJoinTokenResponse, _abc.Awaitable[_trust_pb2.CreateJoinTokenResponse]]:
         """CreateJoinToken makes a token. Needs the role admin. Not to be repeated blindly: each call makes another.
-        Errors: INVALID_ARGUMENT (INVALID_TTL), FAILED_PRECONDITION (NOT_A_PARENT: this controller has no CA certificate).
+        Errors: INVALID_ARGUMENT (INVALID_TTL, INVALID_NAME_PATTERN), FAILED_PRECONDITION (NOT_A_PARENT: this controller
+        has no CA certificate).
         """
 
     @_abc_1.abstractmethod

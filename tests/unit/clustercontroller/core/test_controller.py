@@ -514,7 +514,7 @@ def test_a_drain_ends_when_the_last_child_is_seen_elsewhere_or_has_had_its_time_
     ("seat", "state", "reason", "says"),
     [
         (Seat(root=True, facts=HUB), "FAILED", "ROOT_CANNOT_DRAIN", "a root has nobody to hand its children to"),
-        (Seat(), "SUCCEEDED", "", "it takes no children: there is nothing to drain"),
+        (Seat(), "SUCCEEDED", "NOTHING_TO_DRAIN", "it takes no children: there is nothing to drain"),
     ],
 )
 def test_a_root_and_a_leaf_do_not_drain_and_say_why(seat: Seat, state: str, reason: str, says: str) -> None:
