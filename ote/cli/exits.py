@@ -39,6 +39,7 @@ _BY_CODE = {
 }
 _BY_REASON = {
     "NO_ROUTE": Exit.TARGET,
+    "TARGET_FAILED": Exit.TARGET,
     "PAYLOAD_TOO_LARGE": Exit.USAGE,
     "MESSAGE_TOO_LARGE": Exit.USAGE,
 }

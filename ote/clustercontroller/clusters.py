@@ -43,6 +43,10 @@ class Sender(Protocol):
 
     async def settled(self, dispatch_id: str, timeout: float) -> bool: ...
 
+    def check(self, dispatch_id: str) -> None:
+        """Raises what the cluster said if it did not do it."""
+        ...
+
 
 def find(core: Controller, name: str) -> ClusterEntry:
     """The cluster of that name. Errors: NotFound (CLUSTER_NOT_FOUND)."""
@@ -158,6 +162,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         dispatch_id = await self._sender.send(entry, command, f"{peer.role}/{peer.name}")
         settled = await self._sender.settled(dispatch_id, _SETTLE)
         if settled:
+            self._sender.check(dispatch_id)
             await asyncio.sleep(0)
         return cluster_pb2.UpdateClusterResponse(
             cluster=self._views.cluster(find(self._core, entry.uid)),

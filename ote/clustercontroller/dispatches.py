@@ -222,6 +222,14 @@ class Dispatches:
             return False
         return True
 
+    def check(self, dispatch_id: str) -> None:
+        """Errors: FailedPrecondition (TARGET_FAILED) when a target did not end SUCCEEDED, in the cluster's words."""
+        for target in self.get(dispatch_id).targets:
+            if target.state != route_pb2.TARGET_STATE_SUCCEEDED:
+                state = route_pb2.TargetState.Name(target.state).removeprefix("TARGET_STATE_")
+                words = ": ".join(filter(None, (target.cluster, state, target.reason, target.message)))
+                raise FailedPrecondition("TARGET_FAILED", words)
+
     def _named(self, request: route_pb2.DispatchRequest) -> m.Payload | None:
         """The payload that a request names."""
         if request.WhichOneof("body") != "payload":

@@ -85,6 +85,8 @@ class ShimLink:
         self._calls: dict[str, _Call] = {}
         self._cancels: dict[str, asyncio.Task[None]] = {}
         self._log = structlog.get_logger("ote.clustercontroller.shim")
+        self._status: shim_pb2.ClusterStatus | None = None
+        """As the shim told it last, while it is believed."""
         self.error = "not connected yet"
         self.failed_at = time.time()
         """Since when, while there is an error."""
@@ -120,7 +122,10 @@ class ShimLink:
             self._stub = None
             if not self.error:
                 self.failed_at = time.time()
+                self._log.warning("shim lost", reason=reason)
                 self._post(ev.ShimDown(reason))
+            elif self._status is not None:
+                self._tell_lost(self._status)
             self.error = reason
             await asyncio.sleep(_RETRY[min(attempt, len(_RETRY) - 1)])
             attempt += 1
@@ -141,12 +146,19 @@ class ShimLink:
             )
         )
 
+    def _tell_lost(self, status: shim_pb2.ClusterStatus) -> None:
+        """Those above see that nobody answers for this cluster; a shim that is back at once is not told of."""
+        status.ready, status.message = False, "the shim does not answer"
+        self._post(ev.ShimStatus(status.SerializeToString(), totals_of(status)))
+        self._status = None
+
     async def _follow(self, channel: grpc.aio.Channel, info: shim_pb2.GetShimInfoResponse) -> None:
         """Until the connection breaks."""
         if "status" in info.capabilities:
             async for update in self._stub.WatchStatus(shim_pb2.WatchStatusRequest()):
                 status = update.status.SerializeToString()
                 if len(status) <= _MAX_STATUS:
+                    self._status = update.status
                     self._post(ev.ShimStatus(status, totals_of(update.status)))
                 else:
                     self._log.warning("status of the shim is too large", bytes=len(status), most=_MAX_STATUS)

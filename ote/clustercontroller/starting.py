@@ -95,6 +95,12 @@ async def become_member(settings: Settings) -> Membership:
 async def _found_or_join(membership: Membership, settings: Settings) -> None:
     member = membership.member
     if settings.parent is None:
+        if member.parent_address:
+            raise FailedPrecondition(
+                "JOIN_TOKEN_NEEDED",
+                f"{member.name} has not joined {member.parent_address} yet: start it with --parent and --join-token; "
+                "for a tree of its own take another --data-dir",
+            )
         membership.found()
         _log.info("tree founded", cluster=member.name, uid=member.uid)
     elif not settings.join_token:
@@ -103,6 +109,7 @@ async def _found_or_join(membership: Membership, settings: Settings) -> None:
             f"{member.name} is no member yet: add --join-token; 'ote-ctl token create' makes one",
         )
     else:
+        membership.set_home(settings.parent)
         await membership.join(settings.parent, settings.join_token, wants_children=settings.advertise is not None)
         _log.info("joined", cluster=member.name, parent=member.parent_name)
 

@@ -172,16 +172,23 @@ class StatusReport:
 
     def _elsewhere(self) -> cluster_pb2.Problem | None:
         """The clusters below that hang under another parent than their own, told as one."""
-        names = []
+        away: list[tuple[str, str, float]] = []
         registry = self.core.registry
         for entry in registry.entries.values():
             home, parent = entry.facts.configured_parent, registry.get(entry.parent_uid)
             if home and parent is not None and parent.name != home and registry.state(entry.uid) == ONLINE:
-                names.append(f"{entry.name} is below {parent.name}, its home is {home}")
-        if not names:
+                told = f"{entry.name} is below {parent.name}, its home is {home}"
+                away.append((told, entry.name, self.wall(entry.changed_at)))
+        if not away:
             return None
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return cluster_pb2.Problem(reason="NOT_AT_HOME", message="; ".join(sorted(names)[:_NAMED]) + more)
+        away.sort()
+        more = f" and {len(away) - _NAMED} more" if len(away) > _NAMED else ""
+        return cluster_pb2.Problem(
+            reason="NOT_AT_HOME",
+            message="; ".join(told for told, _, _ in away[:_NAMED]) + more,
+            since=timestamp(min(since for _, _, since in away)),
+            cluster=away[0][1] if len(away) == 1 else self.core.ctx.name,
+        )
 
     def _cluster_problems(self, found: list[cluster_pb2.Problem]) -> None:
         registry = self.core.registry

@@ -14,6 +14,7 @@ import pytest
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
+from ote.clustercontroller import shimlink
 from ote.clustercontroller.bulk import Uplink
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
@@ -39,7 +40,7 @@ class EndsItsStatus(shim_pb2_grpc.ShimServiceServicer):
         return shim_pb2.GetShimInfoResponse(name="stranger", kind="stranger", capabilities=["status", "apply"])
 
     async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.WatchStatusResponse]:
-        yield shim_pb2.WatchStatusResponse()
+        yield shim_pb2.WatchStatusResponse(status=shim_pb2.ClusterStatus(ready=True))
         await self.status_ends.wait()
 
     async def Execute(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.ExecuteResponse]:
@@ -103,6 +104,27 @@ async def test_a_command_that_runs_while_the_shim_ends_its_status_is_told_as_los
         await events.one(ev.ShimProgress)
         shim.status_ends.set()
         assert (await events.one(ev.ShimLost)).key == "origin/1"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop(0.1)
+
+
+async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shimlink, "_INFO_TIMEOUT", 0.2)
+    shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
+    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
+    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
+    address = await server.start()
+    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
+    running = asyncio.create_task(link.run())
+    try:
+        assert (await events.one(ev.ShimStatus)).totals.clusters_ready == 1
+        events.clear()
+        await server.stop(0.1)
+        lost = await events.one(ev.ShimStatus)
+        assert (lost.totals.clusters, lost.totals.clusters_ready) == (1, 0)
+        assert shim_pb2.ClusterStatus.FromString(lost.cluster_status).message == "the shim does not answer"
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

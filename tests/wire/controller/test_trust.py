@@ -405,6 +405,9 @@ async def test_a_member_obeys_only_what_it_was_told_to_obey(tree: Tree) -> None:
         command_pb2.Command(drain=command_pb2.Drain()),
     ):
         assert await dispatch(admin, "edge", command=command) == {"edge": "FAILED"}
+    request = cluster_pb2.UpdateClusterRequest(name="edge", labels={"a": "b"})
+    error = await refused(admin.clusters.UpdateCluster(request, timeout=5))
+    assert (error.reason, "NOT_ALLOWED" in error.message) == ("TARGET_FAILED", True)
 
 
 # --- on disk ------------------------------------------------------------------------------------------------------
