@@ -105,8 +105,8 @@ class ClusterServiceServicer:
     def UpdateCluster(self, request, context):
         """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
         offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
-        (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
+        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), FAILED_PRECONDITION
+        (TARGET_FAILED: the cluster did not do it), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

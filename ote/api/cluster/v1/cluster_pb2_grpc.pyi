@@ -53,8 +53,8 @@ class ClusterServiceStub:
     UpdateCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.UpdateClusterRequest, _cluster_pb2.UpdateClusterResponse]
     """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
     offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
-    (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
+    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), FAILED_PRECONDITION
+    (TARGET_FAILED: the cluster did not do it), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
     """
     EvictCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.EvictClusterRequest, _cluster_pb2.EvictClusterResponse]
     """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
@@ -91,8 +91,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     UpdateCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.UpdateClusterRequest, _cluster_pb2.UpdateClusterResponse]  # type: ignore[assignment]
     """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
     offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
-    (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
+    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), FAILED_PRECONDITION
+    (TARGET_FAILED: the cluster did not do it), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
     """
     EvictCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.EvictClusterRequest, _cluster_pb2.EvictClusterResponse]  # type: ignore[assignment]
     """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
@@ -150,8 +150,8 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cluster_pb2.UpdateClusterResponse, _abc.Awaitable[_cluster_pb2.UpdateClusterResponse]]:
         """UpdateCluster changes labels and tags; the cluster itself keeps them. It is a dispatch to the cluster: when that is
         offline the change waits for it, and the answer says so. Needs the role operator. May be repeated.
-        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), RESOURCE_EXHAUSTED
-        (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
+        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL, NOTHING_TO_DO), FAILED_PRECONDITION
+        (TARGET_FAILED: the cluster did not do it), RESOURCE_EXHAUSTED (TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo).
         """
 
     @_abc_1.abstractmethod
