@@ -108,6 +108,7 @@ class Connection:
         self._policy = policy
         self._link: Link | None = None
         self._first = 0
+        self._lost: Entry | None = None
         self._was_up = False
         self._dialling = asyncio.Lock()
 
@@ -126,7 +127,7 @@ class Connection:
     async def drop(self, link: Link) -> None:
         """The link is lost; the next `link` dials, beginning with the entry after it."""
         if self._link is link:
-            self._link = None
+            self._link, self._lost = None, link.entry
             self._first = self._context.entries.index(link.entry) + 1
         await link.channel.close()
 
@@ -193,6 +194,9 @@ class Connection:
             except Unavailable as error:
                 failures.append(error.message)
                 continue
+            lost, self._lost = self._lost, None
+            if lost is not None and lost != link.entry and not failures:
+                failures.append(f"{lost.address}: the connection was lost")
             if failures and self._warn is not None:
                 name = link.controller.name
                 self._warn(f"{'; '.join(failures)}; {name} answers instead, for itself and what is below it")

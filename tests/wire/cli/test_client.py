@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -19,8 +19,8 @@ from tests.wire.cli.fake import HANG, FakeController, cluster, story, target
 QUICK = Policy(dial=1, call=5, patience=0.6, base=0.02, cap=0.05)
 
 
-def client_of(*fakes: FakeController, policy: Policy = QUICK) -> Client:
-    return Client(Context("test", tuple(Entry(fake.address) for fake in fakes)), policy=policy)
+def client_of(*fakes: FakeController, policy: Policy = QUICK, warn: Callable[[str], None] | None = None) -> Client:
+    return Client(Context("test", tuple(Entry(fake.address) for fake in fakes)), policy=policy, warn=warn)
 
 
 def request() -> route_pb2.DispatchRequest:
@@ -41,15 +41,19 @@ async def finished(events: AsyncIterator[route_pb2.DispatchResponse]) -> list[st
     return [event.WhichOneof("event") or "" async for event in events]
 
 
-async def test_a_controller_that_dies_is_replaced_by_the_next_entry(
+async def test_a_controller_that_dies_is_replaced_by_the_next_entry_and_that_is_told(
     root: FakeController, other: FakeController
 ) -> None:
-    async with client_of(root, other) as client:
+    told: list[str] = []
+    async with client_of(root, other, warn=told.append) as client:
         assert (await client.controller()).name == "root"
         root.stop()
         other.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse(beat=1))
         assert (await client.status()).beat == 1
         assert await client.address() == other.address
+    [warning] = told
+    assert root.address in warning
+    assert "other answers instead" in warning
 
 
 async def test_a_lost_controller_is_dialled_again_while_patience_lasts(root: FakeController) -> None:

@@ -174,6 +174,17 @@ async def test_a_token_for_one_is_not_used_twice_at_once(tree: Tree) -> None:
     assert sum(isinstance(answer, trust_pb2.EnrolResponse) for answer in answers) == 1
 
 
+async def test_who_could_not_join_founds_no_tree_by_being_started_again_without_a_parent(tree: Tree) -> None:
+    await tree.start("root")
+    with pytest.raises(OteError):
+        await tree.start("edge", "root", token="not a token")
+    with pytest.raises(OteError) as caught:
+        await tree.start("edge")
+    assert caught.value.reason == "JOIN_TOKEN_NEEDED"
+    await tree.start("edge", "root", children=False)
+    await until(lambda: state(tree, "root", "edge") == "ONLINE")
+
+
 async def test_a_root_that_is_slow_to_hold_a_name_holds_up_that_joiner_alone(tree: Tree) -> None:
     root = await tree.start("root")
     await tree.start("east", "root")
