@@ -62,7 +62,9 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
     metrics_listen: Annotated[
         HostPort | None, _doc("Where /metrics, /healthz and /readyz are served over HTTP; nowhere when not given.")
     ] = None
-    heartbeat: Annotated[Duration, _doc("Interval of heartbeats; the whole tree should have the same.")] = 2.0
+    heartbeat: Annotated[
+        Duration, _doc("Interval of heartbeats, at least 10ms; the whole tree should have the same.")
+    ] = 2.0
     dead_after: Annotated[Duration, _doc("Silence after which a link is lost; at least twice the heartbeat.")] = 5.0
     island_after: Annotated[
         Duration,
@@ -73,7 +75,8 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
         _doc("How long a parent that is cut off from the root is kept while connected candidates exist."),
     ] = 30.0
     certificate_lifetime: Annotated[
-        Duration, _doc("Life of the certificates that this controller gives its children, and of a root's own.")
+        Duration,
+        _doc("Life of the certificates that this controller gives its children, and of a root's own; at least 1s."),
     ] = 30 * 86400.0
     stop_grace: Annotated[Duration, _doc("How long SIGTERM waits for the children to move elsewhere.")] = 10.0
     keep_dispatches: Annotated[int, _doc("Settled dispatches that are remembered, at most.")] = 10_000

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,22 @@ def test_logs_are_under_the_name_in_the_folder_not_of_the_folder(controller: Pat
     assert name_in(tmp_path / "nobody") == ""
     (controller / "identity" / "member.json").write_text("{")
     assert name_in(controller) == ""
+
+
+def test_each_log_line_names_the_controller_also_where_only_its_folder_was_given(controller: Path) -> None:
+    words = ("--data-dir", str(controller), "--listen", "127.0.0.1:0", "--stop-grace", "0")
+    command = [sys.executable, "-m", "ote.apps.clustercontroller", *words, "--log-format", "json"]
+    lines = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            lines.append(json.loads(text))
+            if lines[-1]["message"] == "serving":
+                process.terminate()
+    assert process.returncode == 0
+    assert {line["cluster"] for line in lines} == {"root"}
+    [settings] = [line for line in lines if line["message"] == "settings"]
+    assert settings["join_token"] == ""  # "***" stands for one that was given
 
 
 @pytest.mark.parametrize(
