@@ -105,6 +105,16 @@ def test_the_digest_of_one_attachment_is_that_of_the_page() -> None:
     assert mark(entry) == int.from_bytes(expected, "big")
 
 
+def test_the_limits_of_a_frame_are_those_of_the_code() -> None:
+    taken = f"{2 * lanes.FRAME_BYTES >> 10} KiB"
+    assert f"A frame takes {lanes.FRAME_BYTES >> 10} KiB, or" in PAGE
+    assert f"BAD_FRAME for a frame over {taken} that is not one large item" in PAGE
+    security = (CHECKOUT / "docs" / "security.md").read_text()
+    assert (
+        f"| frame of a tunnel | {taken} (ours take {lanes.FRAME_BYTES >> 10} KiB), or one item of at most " in security
+    )
+
+
 def test_the_numbers_are_those_of_the_code() -> None:
     numbers = {row[0]: row[1] for row in rows("## 10. Numbers")}
     core, settings = CoreSettings(), load(Settings, flags={"data_dir": "x"})

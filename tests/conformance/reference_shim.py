@@ -19,8 +19,10 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 import yaml
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
@@ -35,6 +37,9 @@ SEGMENT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 FAULTS = (
     "no-health",
+    "reflects-no-imports",
+    "reflects-half-names",
+    "reflects-no-health",
     "instance-id-changes",
     "claims-logs",
     "hides-noop",
@@ -462,6 +467,34 @@ async def refuse(context: Context, code: grpc.StatusCode, message: str) -> NoRet
     raise AssertionError("abort does not return")
 
 
+class ReferenceReflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # has no types
+    """Reflection of the contract, as a library that makes descriptors anew may break it."""
+
+    def __init__(self, fault: str) -> None:
+        names = ["ote.api.shim.v1.ShimService", health.SERVICE_NAME, reflection.SERVICE_NAME]
+        super().__init__([name for name in names if fault != "reflects-no-health" or name != health.SERVICE_NAME])
+        self._fault = fault
+
+    async def ServerReflectionInfo(
+        self, request_iterator: AsyncIterator[reflection_pb2.ServerReflectionRequest], unused_context: Context
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
+        async for response in super().ServerReflectionInfo(request_iterator, unused_context):
+            if response.HasField("file_descriptor_response"):
+                files = response.file_descriptor_response.file_descriptor_proto
+                files[:] = [self._spoilt(raw) for raw in files]
+            yield response
+
+    def _spoilt(self, raw: bytes) -> bytes:
+        file = FileDescriptorProto.FromString(raw)
+        if self._fault == "reflects-no-imports":
+            del file.dependency[:]
+        if self._fault == "reflects-half-names":
+            for message in file.message_type:
+                for each in message.field:
+                    each.type_name = each.type_name.removeprefix(".ote.api.")
+        return file.SerializeToString()
+
+
 class ReferenceServer:
     """A reference shim on a unix socket, which can be killed and started again."""
 
@@ -487,6 +520,7 @@ class ReferenceServer:
             servicer = health.aio.HealthServicer()
             health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
             await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReferenceReflection(self._fault), server)
         server.add_insecure_port(f"unix:{self._path}")
         await server.start()
         self._server = server

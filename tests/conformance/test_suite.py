@@ -16,11 +16,14 @@ from tests.conformance.reference_shim import FAULTS, ReferenceServer
 
 SUBJECTS = list(dict.fromkeys(check.id.partition(".")[0] for check in CHECKS))
 
-NEVER_APPLIES = {"handshake.reflection", "capabilities.object-kinds", "logs.absent-pod", "logs.output"}
+NEVER_APPLIES = {"capabilities.object-kinds", "logs.absent-pod", "logs.output"}
 """What the reference shim does not serve."""
 
 CAUGHT_BY = {
     "no-health": "handshake.health",
+    "reflects-no-imports": "handshake.reflection",
+    "reflects-half-names": "handshake.reflection",
+    "reflects-no-health": "handshake.reflection",
     "instance-id-changes": "handshake.stable",
     "claims-logs": "capabilities.listed-work",
     "hides-noop": "capabilities.unlisted-refused",

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -50,13 +50,10 @@ async def said(part: str, variables: Mapping[str, str], directory: Path) -> str:
     return text
 
 
-async def test_the_page_works_with_the_local_shim(real_part: Callable[[str], str]) -> None:
-    real_part("grpcurl")
-    with tempfile.TemporaryDirectory(prefix="ote-") as name:
-        directory = Path(name)
-        command = [sys.executable, "-m", "ote.apps.local_shim", "--driver", "process", "--listen", "ADDRESS"]
-        async with running([*command, "--data-dir", f"{name}/data"], directory) as shim:
-            text = await said("shim", {"SHIM": shim.address}, directory)
+async def works_with(command: Sequence[str], directory: Path) -> None:
+    """Every block for shims does what the page says with this one."""
+    async with running(command, directory) as shim:
+        text = await said("shim", {"SHIM": shim.address}, directory)
     assert "ote.api.shim.v1.ShimService\n" in text
     assert '"status": "SERVING"' in text
     assert text.count('"action": "ACTION_CREATED"') == 2, "the same id has one effect and one result"
@@ -64,6 +61,22 @@ async def test_the_page_works_with_the_local_shim(real_part: Callable[[str], str
     assert '"state": "CANCEL_STATE_UNKNOWN"' in text
     assert '"outcome": "OUTCOME_CANCELLED"' in text
     assert '"action": "ACTION_DELETED"' in text
+
+
+async def test_the_page_works_with_the_local_shim(real_part: Callable[[str], str]) -> None:
+    real_part("grpcurl")
+    with tempfile.TemporaryDirectory(prefix="ote-") as name:
+        command = [sys.executable, "-m", "ote.apps.local_shim", "--driver", "process", "--listen", "ADDRESS"]
+        await works_with([*command, "--data-dir", f"{name}/data"], Path(name))
+
+
+@pytest.mark.parametrize("language", ["go", "node"])
+async def test_the_page_works_with_the_example_shims(
+    language: str, real_part: Callable[[str], str], example_shim: Callable[[str], list[str]]
+) -> None:
+    real_part("grpcurl")
+    with tempfile.TemporaryDirectory(prefix="ote-") as name:
+        await works_with([*example_shim(language), "--listen", "ADDRESS"], Path(name))
 
 
 async def test_the_page_works_with_a_controller(real_part: Callable[[str], str], tmp_path: Path) -> None:

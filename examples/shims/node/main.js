@@ -12,22 +12,31 @@ import * as grpc from '@grpc/grpc-js';
 import * as protoLoader from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
+import descriptor from 'protobufjs/ext/descriptor/index.js';
 
 import { commandType, shimHandlers } from './shim.js';
 
+const { FileDescriptorProto, FileDescriptorSet } = descriptor;
+
 const GRACE_MS = 2000;
+const here = path.dirname(fileURLToPath(import.meta.url));
 
 function loadContract() {
-  const here = path.dirname(fileURLToPath(import.meta.url));
-  const roots = [path.join(here, 'proto'), path.join(here, '..', '..', '..', 'proto')];
-  const root = roots.find((each) => fs.existsSync(each));
   return protoLoader.loadSync('ote/api/shim/v1/shim.proto', {
-    includeDirs: [root],
+    includeDirs: [path.join(here, 'proto')],
     longs: Number,
     enums: String,
     defaults: true,
     oneofs: true,
   });
+}
+
+// Reflection shows the files as protoc made them in build.sh, the contract, health and what they import: what
+// proto-loader derives names neither the imports nor whole types, and clients cannot resolve it.
+function reflection() {
+  const { file } = FileDescriptorSet.decode(fs.readFileSync(path.join(here, 'descriptors.binpb')));
+  const fileDescriptorProtos = file.map((each) => FileDescriptorProto.encode(each).finish());
+  return new ReflectionService({ all: { fileDescriptorProtos } });
 }
 
 // A socket of an earlier run that was killed is in the way; anything else at this path is not ours to remove.
@@ -42,7 +51,7 @@ function main() {
   const server = new grpc.Server();
   server.addService(contract['ote.api.shim.v1.ShimService'], shimHandlers(commandType(contract)));
   new HealthImplementation({ '': 'SERVING' }).addToServer(server);
-  new ReflectionService(contract).addToServer(server);
+  reflection().addToServer(server);
 
   removeStaleSocket(values.listen);
   server.bindAsync(values.listen, grpc.ServerCredentials.createInsecure(), (error) => {

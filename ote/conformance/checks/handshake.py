@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ote.api.shim.v1 import shim_pb2
 from ote.conformance.model import CheckGroup
 from ote.conformance.probe import SERVICE, Probe, ending_of
+from ote.conformance.reflection import reflection_of
 from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
+
+HEALTH = "grpc.health.v1.Health"
 
 check = CheckGroup("handshake")
 
@@ -82,23 +84,31 @@ async def health(probe: Probe) -> None:
 
 @check(
     "reflection",
-    title="server reflection names ShimService",
+    title="server reflection describes ShimService with all its types, and health",
     contract="A shim should serve server reflection.",
 )
 async def reflection(probe: Probe) -> None:
-    """Where reflection is served it lists the service; where it is not the check is skipped."""
-
-    async def ask() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-
-    stub = reflection_pb2_grpc.ServerReflectionStub(probe.channel)
-    names: set[str] = set()
+    """Where reflection is served, each service is listed and resolved; where it is not the check is skipped."""
+    wanted = {SERVICE}
+    if await _serves_health(probe):
+        wanted.add(HEALTH)
     try:
-        async for response in stub.ServerReflectionInfo(ask(), timeout=10):
-            names.update(service.name for service in response.list_services_response.service)
+        async with reflection_of(probe.channel) as reflected:
+            names = await reflected.services()
+            expect(wanted <= names, f"reflection lists {sorted(names)}, not {sorted(wanted - names)}")
+            methods = {method.name for name in sorted(wanted) for method in (await reflected.service(name)).methods}
     except grpc.aio.AioRpcError as error:
         ending = ending_of(error)
         if ending.code == "UNIMPLEMENTED":
             raise CheckSkipped("reflection is not served; it is recommended, not required") from None
         raise CheckFailed(f"reflection ended {ending}") from None
-    expect(SERVICE in names, f"reflection lists {sorted(names)}, not {SERVICE}")
+    missing = {method.name for method in shim_pb2.DESCRIPTOR.services_by_name["ShimService"].methods} - methods
+    expect(not missing, f"reflection describes {SERVICE} without {sorted(missing)}")
+
+
+async def _serves_health(probe: Probe) -> bool:
+    try:
+        await health_pb2_grpc.HealthStub(probe.channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    except grpc.aio.AioRpcError as error:
+        return error.code() is not grpc.StatusCode.UNIMPLEMENTED
+    return True

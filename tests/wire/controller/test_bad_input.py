@@ -100,6 +100,7 @@ async def test_what_comes_out_of_order_is_refused(house: Tree) -> None:
         ([opening], [beat], "REFUSED"),
         ([opening], [m.News([])], "REFUSED"),
         ([opening], [m.Report(LEAF, 1, "c" * 32, LEAF, m.RESULT)], "REFUSED"),
+        ([opening, m.Report(LEAF, 1, "c" * 32, LEAF, m.RESULT)], [], "REFUSED"),
         ([opening], [m.Evictions(["b" * 32])], "REFUSED"),
         ([opening], [m.Call("1" * 32, LEAF, "", "ping", b"")], "REFUSED"),
     ):
@@ -122,7 +123,8 @@ async def test_a_wrong_version_is_refused_and_an_unknown_item_ignored(house: Tre
         assert (await link.heard(m.Refused)).reason == "PROTOCOL_VERSION"
     async with raw(house) as link:
         unknown = bytes([0x0A, 0x05, 0xFA, 0x07, 0x02, 0x08, 0x01])
-        good = tunnel_pb2.ConnectRequest(items=[encode_up(hello("leaf", LEAF))]).SerializeToString()
+        unset = tunnel_pb2.UpItem(report=tunnel_pb2.Report(target_uid=LEAF))
+        good = tunnel_pb2.ConnectRequest(items=[encode_up(hello("leaf", LEAF)), unset]).SerializeToString()
         await write(link, good, unknown)
         await link.heard(m.Welcome)
         assert not link.ended.is_set()

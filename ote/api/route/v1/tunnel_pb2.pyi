@@ -105,7 +105,7 @@ Global___ReportState: _TypeAlias = ReportState  # noqa: Y015
 
 @_typing.final
 class ConnectRequest(_message.Message):
-    """ConnectRequest is a frame from child to parent: at most 60 KiB, unless a single item is larger."""
+    """ConnectRequest is a frame from child to parent: at most 32 KiB, unless a single item is larger."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -129,7 +129,7 @@ Global___ConnectRequest: _TypeAlias = ConnectRequest  # noqa: Y015
 
 @_typing.final
 class ConnectResponse(_message.Message):
-    """ConnectResponse is a frame from parent to child: at most 60 KiB, unless a single item is larger."""
+    """ConnectResponse is a frame from parent to child: at most 32 KiB, unless a single item is larger."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
