@@ -21,13 +21,15 @@ from ote.clustercontroller.membership import Membership
 from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.trust import TokenRow
 from ote.pki import sign_statement, verify_statement
+from ote.runtime.clock import Clock
 from ote.store.sqlite import Store
 
 ALL_TABLES = ("self", "tokens", *TABLES)
 
 
-def make_core(settings: Settings, membership: Membership, tables: Tables, advertise: str, now: float) -> Controller:
-    """The core of this member; `advertise` is its address for children, `now` the monotonic clock's time."""
+def make_core(settings: Settings, membership: Membership, tables: Tables, advertise: str, clock: Clock) -> Controller:
+    """The core of this member; `advertise` is its address for children."""
+    now = clock.now()
     member, key = membership.member, membership.key
     ctx = Context(
         uid=member.uid,
@@ -39,6 +41,7 @@ def make_core(settings: Settings, membership: Membership, tables: Tables, advert
         sign=lambda statement: sign_statement(key, statement),
         verify=verify_statement,
         software=ote.__version__,
+        wall_at_zero=clock.wall() - now,
         now=now,
     )
     facts = m.Facts(

@@ -192,7 +192,7 @@ class Node:
     def _build(self, store: Store) -> None:
         settings = self.settings
         tables = load_tables(store)
-        core = make_core(settings, self.membership, tables, self.advertise, self._clock.now())
+        core = make_core(settings, self.membership, tables, self.advertise, self._clock)
         self.shell = Shell(core, store, self._clock, self.membership)
         self.uplink = Uplink(self._parent_channel, self._ping_parent, self.shell.budget.traffic)
         self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self.uplink)

@@ -31,6 +31,8 @@ class Chains:
         self._links: dict[str, int] = {}
         """Of direct children that are up."""
         self._names = NameIndex()
+        self._clashed_at: dict[str, float] = {}
+        """Since when those in conflict are (clock of the core)."""
 
     def get(self, uid: str) -> ClusterEntry | None:
         return self.entries.get(uid)
@@ -86,7 +88,7 @@ class Chains:
 
     def is_at_or_below(self, uid: str, above: str) -> bool:
         entry = self.entries.get(uid)
-        return entry is not None and any(other is not None and other.uid == above for other in self._chain(entry))
+        return entry is not None and any(other.uid == above for other in self._chain(entry))
 
     def is_below(self, uid: str) -> bool:
         return self.via(uid) is not None
@@ -94,26 +96,31 @@ class Chains:
     def state(self, uid: str) -> str:
         """ONLINE, OFFLINE, AWAY or NAME_CONFLICT. A cluster whose chain ends at one that is away is away with it."""
         entry = self.entries.get(uid)
-        if entry is not None and self._names.holder(entry.name) != uid:
+        if entry is None:
+            return OFFLINE
+        if self._names.holder(entry.name) != uid:
             return NAME_CONFLICT
-        broken = self._broken(entry) if entry is not None else [None]
-        if any(other is not None and other.is_away for other in broken):
+        broken = self._broken(entry)
+        if any(other.is_away for other in broken):
             return AWAY
         return OFFLINE if broken else ONLINE
 
     def since(self, uid: str) -> float:
-        """When the state became what it is, as far as is known (clock of the core)."""
+        """When the state became what it is, as seen here and as far as is known (clock of the core)."""
+        clashed_at = self._clashed_at.get(uid)
+        if clashed_at is not None:
+            return clashed_at
         entry = self.entries[uid]
-        broken = [other.changed_at for other in self._broken(entry) if other is not None]
+        broken = self._broken(entry)
         if broken:
-            return min(broken)
-        return max(other.changed_at for other in self._chain(entry) if other is not None)
+            away = [other for other in broken if other.is_away]
+            return min(other.changed_at for other in away or broken)
+        return max(other.changed_at for other in self._chain(entry))
 
     def heard(self, uid: str) -> float:
         """When it was last heard of: now, if it is online."""
-        entry = self.entries[uid]
-        broken = [other.heard_at for other in self._broken(entry) if other is not None]
-        return min(broken, default=self.ctx.now)
+        broken = self._broken(self.entries[uid])
+        return min((other.heard_at for other in broken), default=self.ctx.now)
 
     def is_up(self, uid: str) -> bool:
         """Whether every link down to it counts as up. There may be no way all the same, while it moves."""
@@ -123,22 +130,25 @@ class Chains:
     def path(self, uid: str) -> list[str]:
         """Names from this controller down to the cluster, along its last known chain."""
         chain = self._chain(self.entries[uid])
-        return [entry.name for entry in reversed(chain) if entry is not None]
+        return [entry.name for entry in reversed(chain)]
 
     # --- along the chains -------------------------------------------------------------------------------------------
 
-    def _chain(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
-        """The cluster, its parents, this one last; None last where the chain does not lead here."""
-        chain: list[ClusterEntry | None] = [entry]
+    def _chain(self, entry: ClusterEntry) -> list[ClusterEntry]:
+        """The cluster, its parents, this one last; it ends before a parent that is not known."""
+        chain = [entry]
         current: ClusterEntry | None = entry
-        while current is not None and current is not self.own:
-            current = self.entries.get(current.parent_uid)
+        while current is not self.own and (current := self.entries.get(chain[-1].parent_uid)) is not None:
             chain.append(current)
         return chain
 
-    def _broken(self, entry: ClusterEntry) -> list[ClusterEntry | None]:
-        """Those on the chain whose own link is down; None stands for a parent that is not known."""
-        return [other for other in self._chain(entry) if other is None or not other.up]
+    def _broken(self, entry: ClusterEntry) -> list[ClusterEntry]:
+        """Those on the chain that have no link from their parent: it is down, or nobody knows that parent."""
+        chain = self._chain(entry)
+        broken = [other for other in chain if not other.up]
+        if chain[-1] is not self.own and chain[-1].up:
+            broken.append(chain[-1])
+        return broken
 
     def _below(self, uid: str, with_away: bool) -> Iterator[str]:
         waiting = list(self._children.get(uid, ()))

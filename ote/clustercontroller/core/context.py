@@ -86,6 +86,8 @@ class Context:
     verify: Callable[[bytes, bytes, bytes], bool]
     """verify(public key, statement, signature)."""
     software: str = ""
+    wall_at_zero: float = 0.0
+    """Wall clock at time 0 of the core's clock, as known at the start: for ages on disk, that are only shown."""
     now: float = 0.0
     effects: list[fx.Effect] = field(default_factory=list)
     last_link: int = 0

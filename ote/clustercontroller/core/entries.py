@@ -37,7 +37,7 @@ class ClusterEntry:
     """The link from its parent to it is up, as its parent told last. Says nothing of the links above."""
     first_seen: int
     changed_at: float
-    """When its own link or attachment last changed (clock of the core)."""
+    """When its own link or attachment last changed, as seen here (clock of the core)."""
     heard_at: float
     """When it was last heard of; counts only while a link on its chain is down."""
     facts: Facts = field(default_factory=lambda: NO_FACTS)

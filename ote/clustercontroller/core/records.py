@@ -51,6 +51,8 @@ class Entry:
     away: int = 0
     """The epoch of an attachment elsewhere; counts while it is not below the record's."""
     away_parent: str = ""
+    heard: float | None = None
+    """By the wall clock: when it was last heard of; None while it was up."""
 
 
 @dataclass(slots=True)

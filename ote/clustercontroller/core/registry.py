@@ -91,7 +91,7 @@ class Registry(Chains):
         self._shown: dict[str, None] = {}
         own = ClusterRecord(ctx.uid, ctx.name, "", 0, ctx.instance, b"", ctx.public_key, up=True)
         self.own = self._new_entry(own, first_seen=0)
-        self._names.add(ctx.name, ctx.uid)
+        self._add_name(self.own)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -104,8 +104,12 @@ class Registry(Chains):
             entry = self._new_entry(row.record, first_seen=row.first_seen)
             entry.away, entry.away_parent = row.away, row.away_parent
             entry.up = entry.up and not entry.is_away and entry.parent_uid != self._me
+            if row.heard is not None:
+                entry.changed_at = entry.heard_at = min(self.ctx.now, row.heard - self.ctx.wall_at_zero)
+            elif not entry.up:
+                self._save(entry)  # Should it never come back, it was last heard of by the process before this one.
             self._seen = max(self._seen, row.first_seen + 1)
-            self._names.add(entry.name, entry.uid)
+            self._add_name(entry)
             self._children.setdefault(entry.parent_uid, {})[entry.uid] = None
         for row in rows:
             entry = self.entries[row.record.uid]
@@ -172,6 +176,7 @@ class Registry(Chains):
         for uid in list(self.descendants(via)):
             entry = self.entries[uid]
             if entry.up and uid not in seen:
+                entry.heard_at = self.ctx.now
                 self._set_up(entry, False)
                 ended = True
         return ended
@@ -204,13 +209,13 @@ class Registry(Chains):
         self._sums.leave(entry)
         journal = entry.facts.journal_id
         self._take_facts(entry, record)
-        if entry.uid != via and entry.up != record.up:
-            entry.up = record.up
-            entry.changed_at = self.ctx.now
-        if entry.up != before[0] or entry.facts.journal_id != journal:
-            self._moved[entry.uid] = None
         if not record.up:
             entry.heard_at = self.ctx.now - record.silent_ms / 1000
+        if entry.uid != via and entry.up != record.up:
+            entry.up = record.up
+            entry.changed_at = self._changed_at(entry)
+        if entry.up != before[0] or entry.facts.journal_id != journal:
+            self._moved[entry.uid] = None
         self._sums.enter(entry)
         new_status = entry.uid == via and self._take_status(record)
         if new_status:
@@ -233,7 +238,7 @@ class Registry(Chains):
         if entry is None:
             entry = self._new_entry(record, first_seen=self._seen)
             self._seen += 1
-            self._names.add(entry.name, entry.uid)
+            self._add_name(entry)
         else:
             old_via = self.via(entry.uid)
             self._replace(entry, record)
@@ -262,8 +267,14 @@ class Registry(Chains):
         entry.signature, entry.up = record.signature, record.up
         entry.public_key = entry.public_key or record.public_key
         entry.away, entry.away_parent, entry.told = 0, "", 0
-        entry.changed_at, entry.heard_at = self.ctx.now, self.ctx.now - record.silent_ms / 1000
+        entry.heard_at = self.ctx.now - record.silent_ms / 1000
+        entry.changed_at = self._changed_at(entry)
         self._take_facts(entry, record)
+
+    def _changed_at(self, entry: ClusterEntry) -> float:
+        """When a change told now came to be here: now, but for a link that was lost while the way to it was cut."""
+        was_cut = not entry.up and entry.heard_at < self.since(entry.parent_uid)
+        return entry.heard_at if was_cut else self.ctx.now
 
     def _refusal(self, entry: ClusterEntry | None, record: ClusterRecord, via: str) -> str:
         """Why an attachment may not be taken, empty when it may."""
@@ -430,6 +441,8 @@ class Registry(Chains):
     def _remove(self, entry: ClusterEntry) -> None:
         uid = entry.uid
         below = self._children.get(uid, {})
+        orphans = [self.entries[child] for child in below]
+        self._date(orphans)
         self._sums.leave(entry)
         self._drop_child(entry)
         del self.entries[uid]
@@ -438,11 +451,21 @@ class Registry(Chains):
         self._leaving.pop(uid, None)
         self._telling.forget(uid)
         heir = self._names.remove(entry.name, uid)
+        self._clashed_at.pop(uid, None)
         if heir is not None:
+            self._clashed_at.pop(heir, None)
             self._moved[heir] = None
         self.ctx.remove("clusters", uid)
+        for orphan in orphans:
+            self._save(orphan)
         self._shown[uid] = None
         self._moved.update(dict.fromkeys(below))
+
+    def _date(self, orphans: Iterable[ClusterEntry]) -> None:
+        """Their parent is to be forgotten: since when they are offline, and were heard last, is kept with them."""
+        for entry in orphans:
+            since = self.ctx.now if self.is_up(entry.uid) else self.since(entry.uid)
+            entry.changed_at, entry.heard_at = since, self.heard(entry.uid)
 
     # --- what is asked, beyond chains -----------------------------------------------------------------------------
 
@@ -485,7 +508,7 @@ class Registry(Chains):
         for uid in changed:
             chain = self._chain(self.entries[uid])
             for entry in reversed(chain):
-                if entry is not None and entry.uid in changed:
+                if entry.uid in changed:
                     ordered[entry.uid] = entry
         return [self._told(entry, full=False) for entry in ordered.values()]
 
@@ -511,7 +534,7 @@ class Registry(Chains):
     # --- helpers --------------------------------------------------------------------------------------------------
 
     def _new_entry(self, record: ClusterRecord, first_seen: int) -> ClusterEntry:
-        now = self.ctx.now
+        heard_at = self.ctx.now - record.silent_ms / 1000 if record.silent_ms else self.ctx.now
         entry = self.entries[record.uid] = ClusterEntry(
             registry=self,
             uid=record.uid,
@@ -523,8 +546,8 @@ class Registry(Chains):
             public_key=record.public_key,
             up=record.up,
             first_seen=first_seen,
-            changed_at=now,
-            heard_at=now - record.silent_ms / 1000 if record.silent_ms else now,
+            changed_at=heard_at,
+            heard_at=heard_at,
         )
         self._take_facts(entry, record)
         return entry
@@ -551,8 +574,14 @@ class Registry(Chains):
         if link is not None:
             self.ctx.send(link, item)
 
+    def _add_name(self, entry: ClusterEntry) -> None:
+        self._names.add(entry.name, entry.uid)
+        if self._names.holder(entry.name) != entry.uid:
+            self._clashed_at[entry.uid] = self.ctx.now
+
     def _save(self, entry: ClusterEntry) -> None:
-        row = Entry(entry.record, entry.first_seen, entry.away, entry.away_parent)
+        heard = None if entry.up and entry.parent_uid in self.entries else entry.heard_at + self.ctx.wall_at_zero
+        row = Entry(entry.record, entry.first_seen, entry.away, entry.away_parent, heard)
         self.ctx.put("clusters", entry.uid, row)
 
     def _flush(self) -> None:

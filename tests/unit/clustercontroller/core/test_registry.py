@@ -123,6 +123,104 @@ def test_online_since_the_last_link_of_the_chain_came_up(seen: Seen) -> None:
     assert seen.registry.since("root") == 1000.0
 
 
+def restarted(registry: Registry, after: float = 0.0, clock_at: float = 1000.0) -> Registry:
+    """The same disk, read by another process on a machine that has been off for `after` seconds; its clock is new."""
+    rows: dict[str, rec.Entry] = {}
+    for effect in registry.ctx.effects:
+        if isinstance(effect, fx.Put) and effect.table == "clusters":
+            rows[effect.key] = effect.value
+        elif isinstance(effect, fx.Remove):
+            rows.pop(effect.key, None)
+    ctx = make_context(registry.ctx.uid)
+    ctx.now = clock_at
+    ctx.wall_at_zero = registry.ctx.wall_at_zero + registry.ctx.now + after - clock_at
+    again = Registry(ctx)
+    again.load(rows, {})
+    return again
+
+
+def ages(registry: Registry, uid: str) -> tuple[str, float, float]:
+    """State, and for how long it is so and nothing was heard of it."""
+    now = registry.ctx.now
+    return registry.state(uid), round(now - registry.since(uid), 3), round(now - registry.heard(uid), 3)
+
+
+def test_what_stood_below_an_evicted_cluster_is_offline_since_then_also_after_a_restart(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"), make_record("y", "x"), make_record("gone", "east"))
+    seen.ctx.now += 600
+    seen.tell("east", make_record("gone", "east", up=False, silent_ms=3000))
+    seen.ctx.now += 60
+    seen.registry.evict("east")
+    assert ages(seen.registry, "x") == ages(seen.registry, "y") == (OFFLINE, 0.0, 0.0)
+    seen.ctx.now += 5
+    assert ages(seen.registry, "x") == ages(seen.registry, "y") == (OFFLINE, 5.0, 5.0)
+    assert ages(seen.registry, "gone") == (OFFLINE, 65.0, 68.0)
+    again = restarted(seen.registry, after=30.0)
+    assert ages(again, "x") == ages(again, "y") == (OFFLINE, 35.0, 35.0)
+
+
+def test_a_link_that_was_lost_while_the_way_to_it_was_cut_is_down_since_it_was_heard_last(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"), make_record("y", "east"))
+    seen.ctx.now += 10
+    seen.registry.link_down("east", 1, 1)
+    seen.ctx.now += 600
+    seen.registry.take(make_record("east", "root", 2))
+    seen.registry.link_up("east", 1)
+    x = make_record("x", "east", up=False, silent_ms=500_000)
+    seen.tell("east", x, make_record("y", "east", 2, up=False, silent_ms=400_000))
+    assert ages(seen.registry, "x") == (OFFLINE, 500.0, 500.0)
+    assert ages(seen.registry, "y") == (OFFLINE, 400.0, 400.0)
+    seen.ctx.now += 10
+    x.silent_ms = 510_000
+    seen.tell("east", x)
+    assert ages(seen.registry, "x") == (OFFLINE, 510.0, 510.0)
+
+
+def test_who_is_missing_in_a_full_account_was_there_until_then(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    seen.ctx.now += 600
+    seen.registry.news_from("east", m.News([], full_begin=True, full_end=True, part=1))
+    assert ages(seen.registry, "x") == (OFFLINE, 0.0, 0.0)
+
+
+def test_ages_of_those_offline_outlive_restarts_of_machines_and_a_clock_that_was_set_back(seen: Seen) -> None:
+    registry = seen.registry
+    registry.take(make_record("leaf", "root"))
+    registry.link_up("leaf", 3)
+    seen.registry.take(make_record("east", "root", 2))
+    seen.registry.link_up("east", 1)
+    seen.tell("east", make_record("x", "east", up=False, silent_ms=60_000))
+    registry.link_down("leaf", 3, 1)
+    registry.ctx.now += 600
+    again = restarted(registry, after=30.0, clock_at=7.0)
+    assert ages(again, "leaf") == (OFFLINE, 630.0, 630.0)
+    assert ages(again, "x") == (OFFLINE, 690.0, 690.0)
+    assert ages(again, "east") == (OFFLINE, 0.0, 0.0), "it was there as far as the disk knows"
+    again.ctx.now += 100
+    once_more = restarted(again)
+    assert ages(once_more, "east") == (OFFLINE, 100.0, 100.0)
+    assert ages(restarted(registry, after=-10_000.0), "leaf") == (OFFLINE, 0.0, 0.0)
+
+
+def test_a_cluster_below_one_that_went_away_is_away_since_then(seen: Seen) -> None:
+    seen.tell("east", make_record("area", "east"), make_record("x", "area", up=False))
+    seen.ctx.now += 600
+    seen.registry.away(m.Away("area", 2, "elsewhere"))
+    seen.ctx.now += 5
+    assert ages(seen.registry, "x") == (AWAY, 5.0, 605.0)
+
+
+def test_a_name_conflict_lasts_since_the_second_was_seen_until_the_first_is_evicted(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east"))
+    seen.ctx.now += 60
+    seen.tell("west", make_record("x2", "west", name="x"))
+    seen.ctx.now += 60
+    seen.tell("west", make_record("x2", "west", 2, name="x"))
+    assert ages(seen.registry, "x2") == (NAME_CONFLICT, 60.0, 0.0)
+    seen.registry.evict("x")
+    assert ages(seen.registry, "x2") == (ONLINE, 0.0, 0.0)
+
+
 # --- who may say what -------------------------------------------------------------------------------------------------
 
 
@@ -481,7 +579,9 @@ def test_an_evicted_cluster_is_gone_and_is_not_taken_again(seen: Seen) -> None:
     assert seen.moved == ["x"]
     assert not seen.tell("east", make_record("area", "east", 9))
     assert sent(seen.ctx, m.Evictions, link=1) == [m.Evictions(["area"])]
-    assert [(put.table, put.value) for put in effects(seen.ctx, fx.Put)] == [("evictions", rec.Eviction("area"))]
+    eviction, orphan = effects(seen.ctx, fx.Put)
+    assert (eviction.table, eviction.value) == ("evictions", rec.Eviction("area"))
+    assert (orphan.table, orphan.key) == ("clusters", "x")
     assert effects(seen.ctx, fx.Remove) == [fx.Remove("clusters", "area")]
     assert seen.tell("east", make_record("x", "east", 2))
     assert registry.state("x") == ONLINE
