@@ -642,10 +642,14 @@ def test_a_question_that_nobody_answers_ends_after_ten_seconds() -> None:
     seat = Seat(root=True)
     seat.child("east")
     seat.do(ev.Asked(1, "east", "ping", b""))
-    seat.pass_time(9.9)
+    seat.pass_time(3.0)
+    seat.do(ev.Asked(2, "east", "ping", b""))
+    seat.pass_time(6.9)
     assert seat.of(fx.Answer) == []
     seat.pass_time(0.2)
     assert seat.refused() == ["NO_ANSWER"]
+    seat.pass_time(3.0)
+    assert seat.refused() == ["NO_ANSWER", "NO_ANSWER"]
 
 
 def test_a_question_that_has_no_way_is_refused_at_once() -> None:
