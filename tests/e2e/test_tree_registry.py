@@ -18,7 +18,19 @@ from ote.api.route.v1 import route_pb2
 from ote.apps.localtree import tail, until_online
 from ote.client.client import Client
 from ote.model.errors import Internal, NotFound
-from tests.e2e.trees import DEAD_AFTER, FAST, OFFLINE, ONLINE, SLACK, Tree, accepted, request_of, until_state, watched
+from tests.e2e.trees import (
+    DEAD_AFTER,
+    FAST,
+    OFFLINE,
+    ONLINE,
+    SLACK,
+    Tree,
+    accepted,
+    request_of,
+    until_moved,
+    until_state,
+    watched,
+)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("registry")]  # one tree for all
 
@@ -134,6 +146,30 @@ async def test_an_evicted_cluster_is_cut_off_at_once_and_does_not_come_back(grow
             await asyncio.sleep(0.05)
     assert answer.uid not in {cluster.uid for cluster in await client.list_clusters()}
     grown.kill("outcast")
+
+
+async def test_the_children_of_an_evicted_region_are_home_elsewhere_at_once_and_ages_outlive_a_restart(
+    grown: Tree, client: Client
+) -> None:
+    await grown.join("doomed", "root", children=True)
+    await grown.join("tenant", "doomed")
+    await until_online(client, {"doomed": "root", "tenant": "doomed"}, 10.0)
+    await asyncio.sleep(1.0)  # it is told whom else it may ask
+    begun = time.monotonic()
+    await client.evict_cluster("doomed")
+    parents = await until_moved(client, "doomed", ["tenant"], 3.0)
+    print(f"under {parents['tenant']} after {time.monotonic() - begun:.2f} s")
+    grown.kill("doomed")
+
+    await grown.kill_and_wait("tenant")
+    before = await until_state(client, "tenant", OFFLINE, 5.0)
+    await asyncio.sleep(3.0)
+    await grown.restart("root")
+    await until_online(client, HOME, 15.0)
+    after = await client.get_cluster("tenant")
+    for old, new in ((before.last_seen, after.last_seen), (before.state_since, after.state_since)):
+        assert abs(new.seconds - old.seconds) <= 2
+    await client.evict_cluster("tenant")
 
 
 async def test_a_watch_tells_all_and_goes_on_through_a_restart_of_the_controller(grown: Tree, client: Client) -> None:

@@ -619,6 +619,16 @@ def test_a_question_is_answered_once() -> None:
     assert seat.refused() == []
 
 
+def test_each_question_has_its_own_time_for_an_answer() -> None:
+    seat = Seat()
+    seat.child("east")
+    seat.do(ev.Asked(1, "east", "ping", b"?"))
+    seat.pass_time(1.0)
+    seat.do(ev.Asked(2, "east", "ping", b"?"))
+    seat.pass_time(9.5)
+    assert seat.refused() == ["NO_ANSWER"]
+
+
 def test_a_question_to_oneself_does_not_leave() -> None:
     for root, to in ((True, ""), (True, "c"), (False, "c")):
         seat = Seat(root=root)
