@@ -253,6 +253,7 @@ class DeliveryTarget:
     after: int
     attempt: int
     known: bool = False
+    after_ended: bool = False
 
 
 @dataclass(slots=True)

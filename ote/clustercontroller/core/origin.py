@@ -78,7 +78,7 @@ class Origin:
         self._timers = Timers(ctx)
         self._first_time = self._timers.line(least_delay(ctx), lambda dispatch: not dispatch.open, self._not_answered)
         self._ledger = Ledger(ctx, own, self._timers)
-        self._sending = Sending(ctx, route, self._timers)
+        self._sending = Sending(ctx, route, self._timers, self._ledger.after_ended)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
         self._kinds = {
             m.RECEIVED: self._received,

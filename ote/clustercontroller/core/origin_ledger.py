@@ -138,6 +138,12 @@ class Ledger:
             chain = self.chains[uid] = Chain(uid)
         return chain
 
+    def after_ended(self, target: OriginTarget) -> bool:
+        """Whether the change that this one comes after is not sent any more."""
+        row = target.row
+        chain = self.chains.get(row.uid)
+        return row.after > 0 and (chain is None or not chain.has(row.incarnation, row.after))
+
     def mark_sent(self, target: OriginTarget, journal_id: str) -> None:
         """Give a change its number and place: from here on it may have been sent. Its chain is told by the caller.
 

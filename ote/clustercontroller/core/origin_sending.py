@@ -6,7 +6,7 @@ The one idea: whatever was written for a message is on disk before it leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context
@@ -23,12 +23,13 @@ Outgoing = dict[OriginDispatch, list[OriginTarget]]
 
 
 class Sending:
-    """`route` is the way to the targets."""
+    """`route` is the way to the targets; `after_ended` tells of a target whether what it comes after has ended."""
 
-    def __init__(self, ctx: Context, route: Route, timers: Timers) -> None:
+    def __init__(self, ctx: Context, route: Route, timers: Timers, after_ended: Callable[[OriginTarget], bool]) -> None:
         self._ctx = ctx
         self._route = route
         self._timers = timers
+        self._after_ended = after_ended
         self._acks: dict[str, dict[str, None]] = {}
 
     def send(self, outgoing: Outgoing, revoked: Outgoing) -> None:
@@ -47,11 +48,20 @@ class Sending:
         again = 0
         for target in targets:
             aim = target.row
-            again += aim.attempts > 0
+            repeated = aim.attempts > 0
+            again += repeated
             aim.attempts += 1
             target.attempts |= 1 << aim.attempts
             by_incarnation.setdefault(aim.incarnation, []).append(
-                m.DeliveryTarget(aim.uid, aim.journal_id, aim.seq, aim.after, aim.attempts, aim.received)
+                m.DeliveryTarget(
+                    aim.uid,
+                    aim.journal_id,
+                    aim.seq,
+                    aim.after,
+                    aim.attempts,
+                    aim.received,
+                    repeated and self._after_ended(target),
+                )
             )
         if again:
             ctx.count("ote_dispatch_resends_total", "command", value=again)
@@ -79,7 +89,9 @@ class Sending:
         for target in targets:
             aim = target.row
             by_incarnation.setdefault(aim.incarnation, []).append(
-                m.DeliveryTarget(aim.uid, aim.journal_id, aim.seq, aim.after, 0, aim.received)
+                m.DeliveryTarget(
+                    aim.uid, aim.journal_id, aim.seq, aim.after, 0, aim.received, self._after_ended(target)
+                )
             )
         row = dispatch.row
         for incarnation, aims in by_incarnation.items():

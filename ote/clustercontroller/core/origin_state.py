@@ -98,6 +98,10 @@ class Chain:
                 return row.seq
         return 0
 
+    def has(self, incarnation: int, seq: int) -> bool:
+        """Whether this change may still be sent."""
+        return any(target.row.seq == seq and target.row.incarnation == incarnation for target in self.sent)
+
     def take_back(self) -> list[OriginTarget]:
         """Count as not sent what no attempt can have brought to the cluster, from the end; returns them, last first."""
         back: list[OriginTarget] = []

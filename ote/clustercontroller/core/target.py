@@ -168,6 +168,7 @@ class Target:
             return
         change = self._journal.changes.get(key)
         if change is not None:
+            self._check_gap(change, aim)
             self._again(change)
         elif not self._objects(deliver, aim):
             self._take(key, deliver, aim)
@@ -206,6 +207,8 @@ class Target:
             return
         change = self._journal.changes.get(key)
         ending = EXPIRED if revoke.expired else CANCELLED
+        if change is not None:
+            self._check_gap(change, aim)
         if change is None:
             if not self._objects(revoke, aim):
                 self._revoke_unknown(key, revoke, aim, ending)
@@ -277,11 +280,20 @@ class Target:
         if not kind:
             return False
         if kind == m.JOURNAL_CHANGED and aim.journal_id in ("", self._own.journal_id):
-            self._ctx.log("warning", "the journal was set back", origin=item.origin_uid, dispatch=item.dispatch_id)
-            self.memory_lost()
-            self.on_journal_changed()
+            self._was_set_back(item.origin_uid)
         self._say(item, kind, attempt=aim.attempt, retry_after_ms=_BUSY_MS if kind == m.BUSY else 0)
         return True
+
+    def _check_gap(self, change: Change, aim: m.DeliveryTarget) -> None:
+        """Of a change that waits in the journal: whether what it waits for was here and is lost."""
+        lane = change.lane
+        if change.phase == HELD and change.row.incarnation == lane.incarnation and self._journal.has_gap(lane, aim):
+            self._was_set_back(lane.origin_uid)
+
+    def _was_set_back(self, origin: str) -> None:
+        self._ctx.log("warning", "the journal was set back", origin=origin)
+        self.memory_lost()
+        self.on_journal_changed()
 
     # --- to origins -----------------------------------------------------------------------------------------------
 

@@ -121,12 +121,22 @@ class Journal:
             self._restart(lane, item.incarnation)
         if item.incarnation < lane.incarnation or aim.seq <= lane.passed:
             return m.FORGOTTEN
-        if aim.known:
+        if aim.known or self.has_gap(lane, aim):
             return m.JOURNAL_CHANGED
         limit = self._ctx.settings.hold_limit
         if aim.after > lane.passed and len(lane.held) >= limit and aim.seq > lane.passed + limit:
             return m.BUSY  # What fills a gap near the floor is taken, or those held would wait for it for long.
         return ""
+
+    def has_gap(self, lane: Lane, aim: m.DeliveryTarget) -> bool:
+        """Whether a change waits for one that will never come, for it has ended: then what was here once is lost."""
+        if not aim.after_ended or aim.after <= lane.passed:
+            return False
+        incarnation = lane.incarnation
+        return not any(
+            change.lane is lane and change.row.seq == aim.after and change.row.incarnation == incarnation
+            for change in self.changes.values()
+        )
 
     def take(self, change: Change) -> None:
         """Take in a change that is not in the journal."""

@@ -153,11 +153,14 @@ def _target(value: m.DeliveryTarget, make: Callable[..., pb.DeliveryTarget] = pb
         after=value.after,
         attempt=value.attempt,
         known=value.known,
+        after_ended=value.after_ended,
     )
 
 
 def _from_target(value: pb.DeliveryTarget) -> m.DeliveryTarget:
-    return m.DeliveryTarget(value.uid, value.journal_id, value.seq, value.after, value.attempt, value.known)
+    return m.DeliveryTarget(
+        value.uid, value.journal_id, value.seq, value.after, value.attempt, value.known, value.after_ended
+    )
 
 
 class Sealed(Generic[T]):

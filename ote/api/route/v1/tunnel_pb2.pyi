@@ -1163,6 +1163,7 @@ class DeliveryTarget(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     KNOWN_FIELD_NUMBER: _builtins.int
+    AFTER_ENDED_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """Required. Uid."""
     journal_id: _builtins.str
@@ -1175,6 +1176,10 @@ class DeliveryTarget(_message.Message):
     """Required. Counts the sendings, from 1."""
     known: _builtins.bool
     """Optional. The target has said RECEIVED: if it does not know the change now, its journal was set back."""
+    after_ended: _builtins.bool
+    """Optional. The change named by after has ended and is not sent any more: a target that neither has it nor is past it
+    has had its journal set back.
+    """
     def __init__(
         self,
         *,
@@ -1184,10 +1189,11 @@ class DeliveryTarget(_message.Message):
         after: _builtins.int = ...,
         attempt: _builtins.int = ...,
         known: _builtins.bool = ...,
+        after_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "journal_id", b"journal_id", "known", b"known", "seq", b"seq", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_ended", b"after_ended", "attempt", b"attempt", "journal_id", b"journal_id", "known", b"known", "seq", b"seq", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

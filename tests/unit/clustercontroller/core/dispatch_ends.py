@@ -366,7 +366,13 @@ class TargetEnd:
 
     def deliver(self, dispatch_id: str, seq: int, after: int = 0, **more: Any) -> None:
         aim = m.DeliveryTarget(
-            E1, more.pop("journal_id", "j-uid-e1"), seq, after, more.pop("attempt", 1), more.pop("known", False)
+            E1,
+            more.pop("journal_id", "j-uid-e1"),
+            seq,
+            after,
+            more.pop("attempt", 1),
+            more.pop("known", False),
+            more.pop("after_ended", False),
         )
         deliver = m.Deliver(
             origin_uid=more.pop("origin", R),
@@ -386,7 +392,12 @@ class TargetEnd:
         self.handle(lambda: self.target.deliver(deliver, aim))
 
     def revoke(self, dispatch_id: str, seq: int, after: int = 0, *, expired: bool = False, **more: Any) -> None:
-        aim = m.DeliveryTarget(E1, more.pop("journal_id", "j-uid-e1"), seq, after, 0, more.pop("known", False))
+        journal, known, ended = (
+            more.pop("journal_id", "j-uid-e1"),
+            more.pop("known", False),
+            more.pop("after_ended", False),
+        )
+        aim = m.DeliveryTarget(E1, journal, seq, after, 0, known, ended)
         revoke = m.Revoke(more.pop("origin", R), more.pop("incarnation", 1), dispatch_id, expired, 30, [aim])
         self.handle(lambda: self.target.revoke(revoke, aim))
 

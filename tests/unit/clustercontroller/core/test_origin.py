@@ -650,6 +650,22 @@ def test_an_evicted_cluster_ends_everything_that_waits_for_it() -> None:
     end.pass_time(10.0)
 
 
+def test_what_is_sent_again_tells_whether_the_change_before_it_has_ended() -> None:
+    end = OriginEnd(online(E1))
+    for name in ("d1", "d2", "d3"):
+        end.submit(name, E1, ttl=60.0)
+    end.report("d1", E1, m.RESULT, state="SUCCEEDED")
+    end.clusters.known[E1].instance = "i2"
+    end.paths(E1)
+    again = [item for item in end.sent if isinstance(item, m.Deliver) and item.targets[0].attempt == 2]
+    assert [(item.dispatch_id, item.targets[0].after_ended) for item in again] == [("d2", True), ("d3", False)]
+    end.cancel("d2")
+    [revoke] = [item for item in end.sent if isinstance(item, m.Revoke)]
+    assert revoke.targets[0].after_ended
+    end.report("d2", E1, m.RESULT, state="CANCELLED")
+    end.report("d3", E1, m.RESULT, state="SUCCEEDED")
+
+
 def test_a_restart_goes_on_where_it_was() -> None:
     end = OriginEnd(online(E1))
     end.submit("d1", E1)

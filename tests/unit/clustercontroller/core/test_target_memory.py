@@ -31,6 +31,38 @@ def test_a_change_said_to_be_received_that_is_not_known_tells_that_the_disk_was_
     assert [report.journal_id for report in end.reports] == end.journals
 
 
+def test_a_change_that_waits_for_one_that_has_ended_tells_that_the_disk_was_set_back() -> None:
+    for again in ("deliver", "revoke", "new"):
+        end = TargetEnd()
+        end.shim_up(Shim())
+        end.deliver("d9", 9, 8)
+        if again == "new":
+            end.deliver("d10", 10, 8, after_ended=True)
+            said = [("RESULT", "d9", "OUTCOME_UNKNOWN"), ("JOURNAL_CHANGED", "d10", "")]
+        else:
+            getattr(end, again)("d9", 9, 8, after_ended=True)
+            said = [("RESULT", "d9", "OUTCOME_UNKNOWN")] * 2
+        assert len(end.journals) == 1
+        assert end.take() == said
+
+
+def test_a_change_waits_for_one_that_has_ended_as_long_as_that_is_in_the_journal() -> None:
+    end = TargetEnd()
+    end.shim_up(Shim())
+    end.deliver("d1", 1)
+    end.revoke("d3", 3, 2)
+    end.ack("d3")
+    end.deliver("d4", 4, 3, after_ended=True)
+    end.deliver("d4", 4, 3, after_ended=True)
+    end.deliver("d2", 2, 1, after_ended=False)
+    assert end.journals == []
+    end.result("d1")
+    end.result("d2")
+    end.deliver("d4", 4, 3, after_ended=True)
+    assert end.journals == []
+    assert end.asked() == [("Execute", "d1"), ("Execute", "d2"), ("Execute", "d4")]
+
+
 def test_after_memory_was_lost_what_waited_is_unknown_and_what_is_settled_stays() -> None:
     end = TargetEnd()
     end.deliver("d1", 1)
