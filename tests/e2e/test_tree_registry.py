@@ -27,6 +27,7 @@ from tests.e2e.trees import (
     Tree,
     accepted,
     request_of,
+    settled,
     until_moved,
     until_state,
     watched,
@@ -98,6 +99,7 @@ async def test_labels_and_tags_changed_at_run_time_survive_restarts_and_reach_an
 
 async def test_what_the_root_knows_survives_its_restart_and_is_shown_as_stale(grown: Tree, client: Client) -> None:
     known = {cluster.name: cluster.uid for cluster in await client.list_clusters()}
+    await settled(client, request_of("edge-1", NOOP))  # accepted: so all that the root wrote before is on disk
     await grown.kill_and_wait("edge-2", "root")
     await grown.start("root")
     assert {cluster.name: cluster.uid for cluster in await client.list_clusters()} == known
