@@ -41,6 +41,8 @@ class Link:
     """Interval at which the parent wants to hear something."""
     dead_after: float = 0.0
     """Silence after which this link is lost, either way."""
+    unheard: float = 0.0
+    """For how long the parent had heard nothing, as its last beat said."""
     record: ClusterRecord | None = None
     """What was said in `Attach`."""
 
@@ -60,6 +62,7 @@ class Link:
         self.connected = self.connected or beat.standing.beat > self.standing.beat
         self.standing = beat.standing
         self.draining = beat.draining
+        self.unheard = beat.silence_ms / 1000
         if beat.path:
             self.path = beat.path
 

@@ -34,6 +34,8 @@ from ote.clustercontroller.core.refusals import Refusals
 from ote.clustercontroller.core.search import Search
 
 _DRAIN_WITHIN = 5.0
+_UNHEARD = 1.5
+"""Heartbeat intervals for which a parent had heard nothing before it ended the link: it would not hear a new one."""
 _HEARTBEAT_PATIENCE = 1.25
 """Heartbeat intervals after which a heartbeat is sent though no beat has come."""
 _ANSWER_BEFORE = 0.75
@@ -443,7 +445,7 @@ class Parents:
             return
         self._links.remove(link)
         if link.phase == ACTIVE:
-            self._lost(link, reason, "closed")
+            self._lost(link, reason, "closed", useless=link.unheard > _UNHEARD * link.heartbeat)
         elif link.phase != LEAVING:
             self._gave_up(link)
 
