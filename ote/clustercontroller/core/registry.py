@@ -447,6 +447,7 @@ class Registry(Chains):
         self._drop_child(entry)
         del self.entries[uid]
         self.details.pop(uid, None)
+        self.on_load_changed()
         self._links.pop(uid, None)
         self._leaving.pop(uid, None)
         self._telling.forget(uid)
