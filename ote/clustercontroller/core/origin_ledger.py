@@ -171,10 +171,14 @@ class Ledger:
             yield target
 
     def queued(self, target: OriginTarget, reason: str, message: str) -> None:
-        """A change waits to be sent (again)."""
+        """A change that was taken back waits to be sent again.
+
+        That is written: the one that it came after may end unsent now, and after a restart it would wait for that.
+        """
         row = target.row
         row.state, row.reason, row.message = QUEUED, reason, message
         row.since = self.wall(target.dispatch)
+        self.store(target)
         self.changed(target)
 
     # --- changes --------------------------------------------------------------------------------------------------

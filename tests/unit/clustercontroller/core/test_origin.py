@@ -498,6 +498,21 @@ def test_a_change_that_ended_unsent_leaves_the_chain() -> None:
     assert end.take() == [("deliver", "d3", [(E1, 3, 1, 1)])]
 
 
+def test_nothing_comes_after_a_change_that_ended_unsent_even_after_a_restart() -> None:
+    end = OriginEnd(online(E1))
+    for name in ("d1", "d2", "d3"):
+        end.submit(name, E1)
+    end.clusters.up.clear()
+    for name in ("d2", "d3"):
+        end.report(name, E1, m.NO_ROUTE, attempt=1)
+    end.cancel("d2")
+    end.crash()
+    end.clusters.up.add(E1)
+    end.take()
+    end.paths(E1)
+    assert end.take() == [("deliver", "d1", [(E1, 1, 0, 2)]), ("deliver", "d3", [(E1, 3, 1, 2)])]
+
+
 @pytest.mark.parametrize(("ttl", "state"), [(0.0, "UNREACHABLE"), (3600.0, "QUEUED")])
 def test_turned_back_without_time_to_live_is_unreachable(ttl: float, state: str) -> None:
     end = OriginEnd(online(E1))
