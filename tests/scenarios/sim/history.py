@@ -250,12 +250,14 @@ class History:
             totals = m.Totals(clusters=1, clusters_ready=1, pods_running=running)
             site.process.post(ev.ShimStatus(str(running).encode(), totals))
 
-    def submit(self) -> None:
+    def submit(self, with_shim: list[Site] | None = None) -> None:
+        """Some commands for some of these clusters, of all without."""
         running = self.running()
         if not running:
             return
         origin = self.rng.choice([*running, *(s for s in running if s.name == "root")])
-        with_shim = [s for s in self.world.sites.values() if s.shim is not None and s.clone_of is None]
+        if with_shim is None:
+            with_shim = [s for s in self.world.sites.values() if s.shim is not None and s.clone_of is None]
         if not with_shim:
             return
         targets = self.rng.sample(with_shim, min(len(with_shim), self.rng.choice([1, 1, 2, 5])))
@@ -281,6 +283,29 @@ class History:
             self.say(f"cancel {submitted.id}")
             self.world.cancel(submitted)
 
+    def regret(self) -> None:
+        """A cluster goes away, a burst for it is turned back, some of that is cancelled, and the origin starts anew."""
+        site = self.pick("e")
+        if site.process is None or site.shim is None or site.clone_of is not None:
+            return
+        self.say(f"kill {site.name}")
+        self.world.kill(site)
+        self.world.run(self.rng.choice([0.0, 0.01, 0.05]))
+        before = len(self._submitted)
+        self.submit([site])
+        burst = self._submitted[before:]
+        self.world.run(self.rng.choice([0.1, 0.3, 1.0]))
+        for submitted in self.rng.sample(burst, len(burst) // 2):
+            self.say(f"cancel {submitted.id}")
+            self.world.cancel(submitted)
+        self.world.run(self.rng.choice([0.05, 0.3]))
+        for origin in self.running():
+            if burst and origin.uid == burst[0].origin:
+                self.say(f"kill and start {origin.name}")
+                self.world.kill(origin)
+                self.world.start(origin)
+        self.world.start(site)
+
     def restart_shim(self) -> None:
         site = self.pick("e")
         if site.shim is None:
@@ -295,7 +320,7 @@ class History:
         often: list[Callable[[], None]] = [self.submit] * 6 + [self.start] * 3 + [self.kill] * 2
         often += [self.cut, self.cut_home, self.heal, self.heal, self.break_link, self.snapshot, self.cancel]
         rare = [self.power_off, self.stop, self.isolate, self.delay, self.sleep, self.sleep, self.drain, self.drain]
-        rare += [self.label, self.load, self.restart_shim]
+        rare += [self.label, self.load, self.restart_shim, self.regret, self.regret]
         disasters = [self.roll_back, self.lose_disk, self.clone, self.evict]
         if self.focus == "memory" and self.disasters:
             often += [self.snapshot] * 8 + [self.submit] * 4 + [self.restart_shim] * 3
