@@ -144,7 +144,7 @@ class CountingShim(shim_pb2_grpc.ShimServiceServicer):
         if key in self._running:
             self._running[key].cancelled = True
             return pb.CancelResponse(state=pb.CANCEL_STATE_CANCELLING)
-        if key in self._results:
+        if key in self._results or key in self._done:  # Done by an earlier process: only how it ended is not written.
             return pb.CancelResponse(state=pb.CANCEL_STATE_FINISHED)
         self._end(key, command_pb2.OUTCOME_CANCELLED, "CANCELLED", "cancelled before it was known")
         return pb.CancelResponse(state=pb.CANCEL_STATE_UNKNOWN)
