@@ -37,10 +37,10 @@ def token() -> None:
 @click.option(
     "--uses", type=click.IntRange(0), default=1, show_default=True, help="How many clusters; 0 is any number."
 )
-@click.option("--name-pattern", default="", metavar="GLOB", help="Names that may join with it.")
+@click.option("--name-pattern", "patterns", multiple=True, metavar="GLOB", help="Names that may join with it.")
 @click.option("--allow-children", is_flag=True, help="Who joins may have children: for regions.")
 @click.option("-o", "--output", "file", metavar="FILE", help="Write the token to a file (0600) and name that instead.")
-def create(ttl: float, uses: int, name_pattern: str, allow_children: bool, file: str | None) -> None:
+def create(ttl: float, uses: int, patterns: tuple[str, ...], allow_children: bool, file: str | None) -> None:
     """Make a token, and print the line that joins with it.
 
     The token is shown this once.
@@ -49,6 +49,9 @@ def create(ttl: float, uses: int, name_pattern: str, allow_children: bool, file:
     Example:
       ote-ctl token create --name-pattern 'edge-*' --uses 10 -o join.token
     """
+    if len(patterns) > 1:
+        raise click.UsageError("--name-pattern is one glob, not a list: make a token for each")
+    name_pattern = "".join(patterns)
     request = trust_pb2.CreateJoinTokenRequest(uses=uses, name_pattern=name_pattern, allow_children=allow_children)
     request.ttl.FromTimedelta(timedelta(seconds=ttl))
 
@@ -105,6 +108,8 @@ async def _keep(client: Client, made: trust_pb2.CreateJoinTokenResponse, target:
 @output_option
 def list_(output: Format) -> None:
     """List the tokens of the controller that answers, newest first.
+
+    Those that have expired, are used up or revoked are listed for 30 days more and then forgotten.
 
     \b
     JSON: {"tokens":[{"id","created","expires","uses","used_by":[],"name_pattern","allow_children","revoked"}]}

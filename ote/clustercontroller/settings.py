@@ -53,11 +53,14 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
             "This cluster's shim: process or podman (built in), unix:/PATH or HOST:PORT (a shim of its own), or none."
         ),
     ] = "none"
-    tag: Annotated[tuple[str, ...], _doc("Tag of this cluster; may be given several times.")] = ()
-    label: Annotated[dict[str, str], _doc("Label of this cluster; may be given several times.")] = {}
+    tag: Annotated[tuple[str, ...], _doc("Tags of this cluster, separated by commas or given several times.")] = ()
+    label: Annotated[dict[str, str], _doc("Labels of this cluster, separated by commas or given several times.")] = {}
     allow: Annotated[
         tuple[str, ...],
-        _doc("Commands that this cluster obeys, whoever sends them (apply, delete, get, logs, …); all when not given."),
+        _doc(
+            "Commands that this cluster obeys, whoever sends them (apply, delete, get, logs, …), separated by commas "
+            "or given several times; all when not given."
+        ),
     ] = ()
     metrics_listen: Annotated[
         HostPort | None, _doc("Where /metrics, /healthz and /readyz are served over HTTP; nowhere when not given.")

@@ -102,7 +102,7 @@ async def _found_or_join(membership: Membership, settings: Settings) -> None:
                 "for a tree of its own take another --data-dir",
             )
         membership.found()
-        _log.info("tree founded", cluster=member.name, uid=member.uid)
+        _log.info("tree founded", uid=member.uid)
     elif not settings.join_token:
         raise FailedPrecondition(
             "JOIN_TOKEN_NEEDED",
@@ -111,7 +111,7 @@ async def _found_or_join(membership: Membership, settings: Settings) -> None:
     else:
         membership.set_home(settings.parent)
         await membership.join(settings.parent, settings.join_token, wants_children=settings.advertise is not None)
-        _log.info("joined", cluster=member.name, parent=member.parent_name)
+        _log.info("joined", parent=member.parent_name)
 
 
 def address_for_children(settings: Settings, membership: Membership, address: str) -> str:

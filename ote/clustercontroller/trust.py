@@ -38,7 +38,7 @@ from ote.model.selectors import check_name_pattern
 from ote.rpc.paging import page_of
 from ote.rpc.peer import Peer, Role, peer_of
 from ote.runtime.clock import Clock
-from ote.store.sqlite import Put, Store
+from ote.store.sqlite import Put, Remove, Store
 
 ENROL = "/ote.api.trust.v1.TrustService/Enrol"
 RESERVE = "reserve-name"
@@ -46,6 +46,8 @@ _TTL = 86400.0
 _MAX_TTL = 366 * 86400.0
 _GRACE = 30 * 86400.0
 """A token's certificate outlives the token by this, so that a late joiner is told the reason and not cut by TLS."""
+_KEPT = 30 * 86400.0
+"""For so long after its end a token is listed, and whoever comes with it is told what became of it."""
 _RESERVED_NAMES = frozenset({"parent"})
 _NAME_HELD = 600.0
 _MAX_HELD = 1000
@@ -54,7 +56,8 @@ _MAX_HELD = 1000
 
 @dataclass(slots=True)
 class TokenRow:
-    """Table `tokens`, key id. Times in seconds since 1970; `used` maps uid to (name, public key)."""
+    """Table `tokens`, key id. Times in seconds since 1970; `used` maps uid to (name, public key). `ended` is when it
+    was revoked or used up, 0 for neither."""
 
     id: str
     created: float
@@ -64,6 +67,7 @@ class TokenRow:
     allow_children: bool
     revoked: bool = False
     used: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    ended: float = 0.0
 
 
 class Handed(msgspec.Struct, array_like=True):
@@ -131,7 +135,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
 
     def _log_refusal(self, request: trust_pb2.EnrolRequest, token_id: str, error: OteError) -> None:
         self._log.warning(
-            "cluster refused", cluster=request.name, uid=request.uid, token_id=token_id, reason=error.reason
+            "cluster refused", member=request.name, uid=request.uid, token_id=token_id, reason=error.reason
         )
 
     async def handed_on(self, body: bytes) -> bytes:
@@ -199,12 +203,15 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             return
         self._allow(token, request)
         token.used[request.uid] = joiner
+        if len(token.used) == token.uses:
+            token.ended = token.ended or self._clock.wall()
         try:
             await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
         except OteError:
             del token.used[request.uid]
+            token.ended = token.ended if token.revoked else 0.0
             raise
-        self._log.info("cluster enrolled", cluster=request.name, uid=request.uid, token_id=token.id)
+        self._log.info("cluster enrolled", member=request.name, uid=request.uid, token_id=token.id)
         self._count("ote_trust_enrolments_total", (), 1.0)
 
     def _allow(self, token: TokenRow, request: trust_pb2.EnrolRequest) -> None:
@@ -266,10 +273,10 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         try:
             response = self._renew(peer, request)
         except OteError as error:
-            self._log.warning("certificate not renewed", cluster=peer.name, uid=peer.uid, reason=error.reason)
+            self._log.warning("certificate not renewed", member=peer.name, uid=peer.uid, reason=error.reason)
             self._refused(error)
             raise
-        self._log.info("certificate renewed for member", cluster=peer.name, uid=peer.uid)
+        self._log.info("certificate renewed for member", member=peer.name, uid=peer.uid)
         self._count("ote_trust_renewals_total", (), 1.0)
         return response
 
@@ -322,7 +329,7 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             allow_children=request.allow_children,
         )
         chain, key = authority.issue_join(token.id, token.expires + _GRACE)
-        await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
+        await self._disk.commit([*self._forgotten(), Put("tokens", token.id, msgspec.msgpack.encode(token))])
         self._tokens[token.id] = token
         self._log.info("join token created", token_id=token.id, uses=token.uses, names=token.name_pattern)
         advertise = self._tree.advertise()
@@ -332,6 +339,8 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
     async def ListJoinTokens(
         self, request: trust_pb2.ListJoinTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trust_pb2.ListJoinTokensResponse:
+        if forgotten := self._forgotten():
+            await self._disk.commit(forgotten)
         tokens = sorted(self._tokens.values(), key=_order)
         chosen, next_token = page_of(tokens, _order, size=request.page_size, token=request.page_token)
         return trust_pb2.ListJoinTokensResponse(tokens=[_shown(t) for t in chosen], next_page_token=next_token)
@@ -343,9 +352,18 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         if token is None:
             raise NotFound("TOKEN_UNKNOWN", f"no join token {request.id!r} here; see 'ote-ctl token list'")
         token.revoked = True
+        token.ended = token.ended or self._clock.wall()
         await self._disk.commit([Put("tokens", token.id, msgspec.msgpack.encode(token))])
         self._log.info("join token revoked", token_id=token.id)
         return trust_pb2.RevokeJoinTokenResponse(token=_shown(token))
+
+    def _forgotten(self) -> list[Remove]:
+        """Drop the tokens that ended long ago; returns what takes their rows from the disk."""
+        before = self._clock.wall() - _KEPT
+        old = [token.id for token in self._tokens.values() if min(token.ended or token.expires, token.expires) < before]
+        for token_id in old:
+            del self._tokens[token_id]
+        return [Remove("tokens", token_id) for token_id in old]
 
 
 def _chain_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:

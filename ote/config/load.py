@@ -195,7 +195,7 @@ def _items(value: Any) -> list[str]:
     if isinstance(value, str):
         return [item for item in (part.strip() for part in value.split(",")) if item]
     if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
-        return list(value)
+        return [item for text in value for item in _items(text)]
     raise InvalidArgument("INVALID_LIST", "has to be a list of texts")
 
 

@@ -140,6 +140,8 @@ def compile_selector(clusters: str = "", labels: str = "") -> Selector:
 
 def check_name_pattern(pattern: str) -> str:
     """Returns a glob over names alone. Raises InvalidArgument (INVALID_NAME_PATTERN) where no name can match it."""
+    if "," in pattern:
+        raise _no_such_name(pattern, "it is one glob, not a list: make a token for each")
     at = shortest = 0
     while at < len(pattern):
         token = _GLOB_TOKEN.match(pattern, at)

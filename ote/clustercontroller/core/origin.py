@@ -396,7 +396,7 @@ class Origin:
                 "warning",
                 "result of an unknown dispatch",
                 dispatch=report.dispatch_id,
-                cluster=report.target_uid,
+                target=report.target_uid,
                 state=report.state,
             )
             self._sending.ack(report)

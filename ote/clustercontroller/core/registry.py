@@ -231,7 +231,7 @@ class Registry(Chains):
         uid = record.uid
         problem = self._refusal(entry, record, via)
         if problem:
-            self.ctx.log("warning", "attachment not taken", cluster=record.name, uid=uid, via=via, problem=problem)
+            self.ctx.log("warning", "attachment not taken", member=record.name, uid=uid, via=via, problem=problem)
             self._refused += 1
             return False
         old_via = None

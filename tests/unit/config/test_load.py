@@ -98,6 +98,16 @@ def test_every_kind_is_read_from_a_file_and_from_flags(tmp_path: Path) -> None:
     )
 
 
+def test_a_list_is_taken_with_commas_repeated_and_both(tmp_path: Path) -> None:
+    wanted = (("a", "b", "c"), {"region": "eu", "tier": "gold"})
+    flags = {"name": "n", "tags": ("a,b", "c"), "labels": ("region=eu, tier=gold",)}
+    given = load(Settings, flags=flags)
+    read = load(Settings, file=written(tmp_path, "name: n\ntags: ['a,b', c]\nlabels: 'region=eu,tier=gold'\n"))
+    assert (given.tags, given.labels) == (read.tags, read.labels) == wanted
+    assert "given twice" in refused("INVALID_SETTING", flags=flags | {"labels": ("a=1,a=2",)})
+    assert "write KEY=VALUE" in refused("INVALID_SETTING", flags=flags | {"labels": ("a=1,b",)})
+
+
 def test_a_misspelt_key_stops_the_start_with_a_suggestion(tmp_path: Path) -> None:
     file = written(tmp_path, "name: n\ndead-after: 5s\n")
     assert "did you mean dead_after?" in refused("UNKNOWN_SETTING", file=file)

@@ -299,6 +299,7 @@ def test_a_pattern_of_names_that_some_name_matches_is_taken(pattern: str) -> Non
         ("?" * 64 + "*", "at most 63 characters"),
         ("*" * 1001, "at most 63 characters"),
         ("shop-[9-0]", "a set of characters is empty"),
+        ("edge-*,shop-*", "make a token for each"),
     ],
 )
 def test_a_pattern_that_no_name_can_match_is_refused_with_the_reason(pattern: str, why: str) -> None:

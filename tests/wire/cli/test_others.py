@@ -62,6 +62,11 @@ def test_token_create_prints_the_whole_join_line(root: FakeController, ctl: Ctl)
     )
 
 
+def test_a_token_has_one_pattern_and_a_second_is_not_lost_silently(root: FakeController, ctl: Ctl) -> None:
+    out = ctl("token", "create", "--name-pattern", "edge-*", "--name-pattern", "shop-*")
+    assert (out.exit_code, "make a token for each" in out.stderr) == (2, True)
+
+
 def test_token_create_can_write_a_private_file_instead(root: FakeController, ctl: Ctl, tmp_path: Path) -> None:
     file = tmp_path / "join.token"
     root.will("CreateJoinToken", trust_pb2.CreateJoinTokenResponse(token=token(), secret="secret"))

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from structlog.testing import capture_logs
 
 from ote.api.cluster.v1 import cluster_pb2
@@ -116,6 +117,54 @@ async def test_a_token_for_names_that_nobody_can_have_is_not_made(tree: Tree) ->
         error = from_rpc_error(caught.value)
         assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_NAME_PATTERN")
     assert not tokens(tree, "root")
+
+
+class _Later:
+    """The node's clock, a while ahead."""
+
+    def __init__(self) -> None:
+        self.by = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self.by
+
+    def wall(self) -> float:
+        return time.time() + self.by
+
+
+async def test_tokens_are_forgotten_thirty_days_after_their_end_and_not_before(tree: Tree) -> None:
+    day = 86400.0
+    await tree.start("root")
+    trust, clock = tree.nodes["root"]._trust, _Later()
+    trust._clock = clock
+    stubs = tree.admin("root").trust
+
+    async def listed() -> set[str]:
+        rows = await stubs.ListJoinTokens(trust_pb2.ListJoinTokensRequest())
+        return {names[one.id] for one in rows.tokens}
+
+    ttl = Duration(seconds=int(300 * day))
+    made = {
+        "expired": await tree.token("root"),
+        "revoked": await tree.token("root", ttl=ttl),
+        "used up": await tree.token("root", ttl=ttl, uses=1),
+        "good": await tree.token("root", ttl=ttl, uses=2),
+    }
+    names = {answer.token.id: name for name, answer in made.items()}
+    await stubs.RevokeJoinToken(trust_pb2.RevokeJoinTokenRequest(id=made["revoked"].token.id))
+    await enrol(tree, "root", made["used up"].secret, "first")
+    await enrol(tree, "root", made["good"].secret, "second")
+    clock.by = 29.9 * day
+    assert await listed() == set(made)
+    clock.by = 30.5 * day
+    assert await listed() == {"good", "expired"}, "an expired one was good for a day"
+    clock.by = 31.1 * day
+    await tree.token("root", ttl=ttl)
+    assert made["expired"].token.id not in tokens(tree, "root")
+    assert (await refused(enrol(tree, "root", made["revoked"].secret, "late"))).reason == "TOKEN_UNKNOWN"
+    await tree.stop("root")
+    await tree.start("root")
+    assert set(names) & set(tokens(tree, "root")) == {made["good"].token.id}, "nor are they on disk"
 
 
 async def test_who_may_have_children_and_has_no_address_for_them_says_so(tree: Tree) -> None:

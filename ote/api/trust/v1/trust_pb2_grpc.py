@@ -102,7 +102,8 @@ class TrustServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJoinTokens(self, request, context):
-        """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+        """ListJoinTokens returns the tokens of this controller, newest first, by pages; those that have ended for 30 days more.
+        Needs the role admin. May be repeated.
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -56,7 +56,8 @@ class TrustServiceStub:
     has no CA certificate).
     """
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListJoinTokensRequest, _trust_pb2.ListJoinTokensResponse]
-    """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+    """ListJoinTokens returns the tokens of this controller, newest first, by pages; those that have ended for 30 days more.
+    Needs the role admin. May be repeated.
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     RevokeJoinToken: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RevokeJoinTokenRequest, _trust_pb2.RevokeJoinTokenResponse]
@@ -92,7 +93,8 @@ class TrustServiceAsyncStub(TrustServiceStub):
     has no CA certificate).
     """
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListJoinTokensRequest, _trust_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
-    """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+    """ListJoinTokens returns the tokens of this controller, newest first, by pages; those that have ended for 30 days more.
+    Needs the role admin. May be repeated.
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     RevokeJoinToken: _aio.UnaryUnaryMultiCallable[_trust_pb2.RevokeJoinTokenRequest, _trust_pb2.RevokeJoinTokenResponse]  # type: ignore[assignment]
@@ -149,7 +151,8 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trust_pb2.ListJoinTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.ListJoinTokensResponse, _abc.Awaitable[_trust_pb2.ListJoinTokensResponse]]:
-        """ListJoinTokens returns the tokens of this controller, newest first, by pages. Needs the role admin. May be repeated.
+        """ListJoinTokens returns the tokens of this controller, newest first, by pages; those that have ended for 30 days more.
+        Needs the role admin. May be repeated.
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
         """
 
