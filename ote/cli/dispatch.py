@@ -26,11 +26,15 @@ def dispatch() -> None:
 
 
 @dispatch.command("list")
-@click.option("--unsettled", is_flag=True, help="Only those with targets that are not final.")
+@click.option("--unsettled", is_flag=True, help="Only those with targets that are not final, reads too.")
+@click.option("--all", "reads", is_flag=True, help="Also reads: get and logs.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @output_option
-def list_(unsettled: bool, limit: int, output: Format) -> None:
+def list_(unsettled: bool, reads: bool, limit: int, output: Format) -> None:
     """List dispatches of the controller, newest first.
+
+    Those that change something (apply, delete, set_facts, drain, noop); with --all, and --unsettled, reads too,
+    whatever the format.
 
     \b
     JSON: {"dispatches":[{"dispatch","origin","command","clusters","labels","created","caller","settled",
@@ -40,7 +44,10 @@ def list_(unsettled: bool, limit: int, output: Format) -> None:
     Example:
       ote-ctl dispatch list --unsettled
     """
-    found = connected(lambda client: client.list_dispatches(unsettled_only=unsettled, limit=limit))
+    changes_only = not (reads or unsettled)
+    found = connected(
+        lambda client: client.list_dispatches(unsettled_only=unsettled, changes_only=changes_only, limit=limit)
+    )
     rows = [dispatch_row(one) for one in found]
     columns = [
         Column("DISPATCH"),

@@ -7,7 +7,7 @@ import click
 from ote.cli.exits import Exit
 from ote.cli.output import Column, Format, print_table, show
 from ote.cli.params import output_option
-from ote.cli.program import Nouns, connected
+from ote.cli.program import Nouns, connected, note
 from ote.cli.views import route_view
 
 
@@ -52,20 +52,29 @@ def list_(output: Format) -> None:
 def trace(name: str, output: Format) -> None:
     """Ask every controller on the way to a cluster.
 
-    A hop that does not answer has a negative rtt_ms; the exit code is 3 then.
+    A hop that does not answer, or is not asked because the way ends before it, has a negative rtt_ms; the exit code is
+    3 then, and the document says which hop is the last that answers (ends_at) and why the way ends there (reason
+    NO_ROUTE or NO_ANSWER, and message; empty when it gets there).
 
     \b
-    JSON: {"hops":[{"cluster","rtt_ms"}]}
+    JSON: {"hops":[{"cluster","rtt_ms"}],"ends_at","reason","message"}
 
     \b
     Example:
       ote-ctl route trace edge-1
     """
-    hops = connected(lambda client: client.trace_route(name))
+    answer = connected(lambda client: client.trace_route(name))
+    hops = answer.hops
+    answered = [hop.cluster for hop in hops if hop.rtt_ms >= 0]
     rows = [{"cluster": hop.cluster, "rtt_ms": round(hop.rtt_ms, 3)} for hop in hops]
     show(
         output,
-        {"hops": rows},
+        {
+            "hops": rows,
+            "ends_at": answered[-1] if answered else "",
+            "reason": answer.reason,
+            "message": answer.message,
+        },
         table=lambda: print_table(
             [Column("HOP"), Column("CLUSTER"), Column("ROUND TRIP")],
             [
@@ -75,5 +84,7 @@ def trace(name: str, output: Format) -> None:
         ),
         names=lambda: [hop.cluster for hop in hops],
     )
+    if answer.message:
+        note(answer.message)
     if any(hop.rtt_ms < 0 for hop in hops):
         click.get_current_context().exit(Exit.TARGET)

@@ -247,10 +247,12 @@ class Client:
         request = route_pb2.GetDispatchRequest(dispatch=name)
         return (await self._connection.call(lambda link: link.routes.GetDispatch, request)).dispatch
 
-    async def list_dispatches(self, *, unsettled_only: bool = False, limit: int = 50) -> list[route_pb2.Dispatch]:
+    async def list_dispatches(
+        self, *, unsettled_only: bool = False, changes_only: bool = False, limit: int = 50
+    ) -> list[route_pb2.Dispatch]:
         """The newest dispatches of the controller that answers, without targets."""
         found: list[route_pb2.Dispatch] = []
-        request = route_pb2.ListDispatchesRequest(unsettled_only=unsettled_only)
+        request = route_pb2.ListDispatchesRequest(unsettled_only=unsettled_only, changes_only=changes_only)
         while True:
             request.page_size = min(500, limit - len(found))
             page = await self._connection.call(lambda link: link.routes.ListDispatches, request)
@@ -277,10 +279,10 @@ class Client:
                 return found
             request.page_token = page.next_page_token
 
-    async def trace_route(self, cluster: str) -> list[route_pb2.Hop]:
-        """The controllers on the way to a cluster and their round trips."""
+    async def trace_route(self, cluster: str) -> route_pb2.TraceRouteResponse:
+        """The controllers on the way to a cluster and their round trips, and why it ends where it does."""
         request = route_pb2.TraceRouteRequest(cluster=cluster)
-        return list((await self._connection.call(lambda link: link.routes.TraceRoute, request)).hops)
+        return await self._connection.call(lambda link: link.routes.TraceRoute, request)
 
     # Trust
 

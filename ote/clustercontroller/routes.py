@@ -16,7 +16,6 @@ from ote.clustercontroller.clusters import by_name, find
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.origin_state import OriginDispatch
 from ote.clustercontroller.core.records import TargetRow
-from ote.clustercontroller.core.states import ONLINE
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
 from ote.clustercontroller.many import Many
 from ote.clustercontroller.outputs import Outputs
@@ -154,11 +153,15 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
     ) -> route_pb2.ListDispatchesResponse:
         kept = self._core.origin.newest()
         page, token = page_of(
-            [dispatch for dispatch in kept if not (request.unsettled_only and dispatch.settled)],
+            [
+                dispatch
+                for dispatch in kept
+                if not (request.unsettled_only and dispatch.settled) and (dispatch.change or not request.changes_only)
+            ],
             _newest_first,
             size=request.page_size,
             token=request.page_token,
-            scope=str(request.unsettled_only),
+            scope=f"{request.unsettled_only} {request.changes_only}",
             default=50,
             most=500,
         )
@@ -235,18 +238,25 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
 
     async def TraceRoute(self, request: route_pb2.TraceRouteRequest, context: Context) -> route_pb2.TraceRouteResponse:
         entry = find(self._core, request.cluster)
-        registry = self._core.registry
-        if entry.uid != self._core.ctx.uid and registry.state(entry.uid) != ONLINE:
-            raise Unavailable("NO_ROUTE", f"{entry.name} cannot be reached now; it is {registry.state(entry.uid)}")
-        uids: list[str] = []
-        uid = entry.uid
-        while uid != self._core.ctx.uid and uid in registry.entries:
-            uids.append(uid)
-            uid = registry.entries[uid].parent_uid
-        hops = [route_pb2.Hop(cluster=self._core.ctx.name, rtt_ms=0.0)]
-        for hop in reversed(uids):
-            hops.append(route_pb2.Hop(cluster=registry.entries[hop].name, rtt_ms=await self._ping(hop)))
-        return route_pb2.TraceRouteResponse(hops=hops)
+        registry, me = self._core.registry, self._core.ctx
+        way: list[ClusterEntry] = []
+        step: ClusterEntry | None = entry
+        while step is not None and step.uid != me.uid:
+            way.append(step)
+            step = registry.get(step.parent_uid)
+        hops = [route_pb2.Hop(cluster=me.name, rtt_ms=0.0)]
+        last, reason, message = me.name, "", ""
+        for hop in reversed(way):
+            up = registry.is_up(hop.uid)
+            rtt = await self._ping(hop.uid) if up else -1.0
+            hops.append(route_pb2.Hop(cluster=hop.name, rtt_ms=rtt))
+            if rtt >= 0:
+                last = hop.name
+            elif not up and not reason:
+                reason, message = "NO_ROUTE", f"{hop.name} is {registry.state(hop.uid)}: the way ends at {last}"
+            elif not reason:
+                reason, message = "NO_ANSWER", f"{hop.name} did not answer: the way ends at {last}"
+        return route_pb2.TraceRouteResponse(hops=hops, reason=reason, message=message)
 
     async def _ping(self, uid: str) -> float:
         begun = time.perf_counter()

@@ -365,6 +365,10 @@ def test_dispatches_are_listed_shown_and_cancelled(root: FakeController, ctl: Ct
     root.will("ListDispatches", *[route_pb2.ListDispatchesResponse(dispatches=[one])] * 2)
     assert json.loads(ctl.ok("dispatch", "list", "-o", "json"))["dispatches"][0]["summary"] == {"QUEUED": 1}
     assert "1 QUEUED" in ctl.ok("dispatch", "list", "--unsettled")
+    root.will("ListDispatches", route_pb2.ListDispatchesResponse(dispatches=[one]))
+    ctl.ok("dispatch", "list", "--all")
+    asked = root.requests["ListDispatches"]
+    assert [(one.changes_only, one.unsettled_only) for one in asked] == [(True, False), (False, True), (False, False)]
     one.targets.append(target("a", "QUEUED", "offline"))
     root.will("GetDispatch", *[route_pb2.GetDispatchResponse(dispatch=one)] * 2)
     assert json.loads(ctl.ok("dispatch", "get", "root/1f", "-o", "json"))["summary"] == {"QUEUED": 1}

@@ -35,14 +35,31 @@ def test_routes_are_listed(root: FakeController, ctl: Ctl) -> None:
 def test_a_trace_tells_each_hop_and_fails_when_one_is_silent(root: FakeController, ctl: Ctl) -> None:
     hops = [route_pb2.Hop(cluster="root", rtt_ms=0), route_pb2.Hop(cluster="east", rtt_ms=1.25)]
     root.will("TraceRoute", route_pb2.TraceRouteResponse(hops=hops))
-    root.will("TraceRoute", route_pb2.TraceRouteResponse(hops=[*hops, route_pb2.Hop(cluster="e", rtt_ms=-1)]))
-    root.will("TraceRoute", Unavailable("NO_ROUTE", "edge-1 is offline"))
+    silent = route_pb2.TraceRouteResponse(
+        hops=[*hops, route_pb2.Hop(cluster="e", rtt_ms=-1)], reason="NO_ROUTE", message="e is OFFLINE: …"
+    )
+    root.will("TraceRoute", silent, silent)
     assert json.loads(ctl.ok("route", "trace", "east", "-o", "json")) == {
-        "hops": [{"cluster": "root", "rtt_ms": 0.0}, {"cluster": "east", "rtt_ms": 1.25}]
+        "hops": [{"cluster": "root", "rtt_ms": 0.0}, {"cluster": "east", "rtt_ms": 1.25}],
+        "ends_at": "east",
+        "reason": "",
+        "message": "",
     }
-    silent = ctl("route", "trace", "e")
-    assert (silent.exit_code, silent.stdout.splitlines()[3].split()) == (3, ["2", "e", "no", "answer"])
-    assert ctl("route", "trace", "edge-1").exit_code == 3
+    shown = ctl("route", "trace", "e")
+    assert (shown.exit_code, shown.stdout.splitlines()[3].split()) == (3, ["2", "e", "no", "answer"])
+    assert shown.stderr == "e is OFFLINE: …\n"
+    document = ctl("route", "trace", "e", "-o", "json")
+    assert document.exit_code == 3
+    assert json.loads(document.stdout) == {
+        "hops": [
+            {"cluster": "root", "rtt_ms": 0.0},
+            {"cluster": "east", "rtt_ms": 1.25},
+            {"cluster": "e", "rtt_ms": -1.0},
+        ],
+        "ends_at": "east",
+        "reason": "NO_ROUTE",
+        "message": "e is OFFLINE: …",
+    }
 
 
 def test_token_create_prints_the_whole_join_line(root: FakeController, ctl: Ctl) -> None:

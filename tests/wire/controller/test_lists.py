@@ -27,12 +27,12 @@ async def accept(stubs: Stubs, clusters: str) -> str:
     raise AssertionError("not accepted")
 
 
-async def listed(stubs: Stubs, *, unsettled_only: bool = False) -> list[route_pb2.Dispatch]:
+async def listed(stubs: Stubs, **only: bool) -> list[route_pb2.Dispatch]:
     """All dispatches, two a page."""
     found: list[route_pb2.Dispatch] = []
     token = ""
     while True:
-        request = route_pb2.ListDispatchesRequest(page_size=2, page_token=token, unsettled_only=unsettled_only)
+        request = route_pb2.ListDispatchesRequest(page_size=2, page_token=token, **only)
         page: route_pb2.ListDispatchesResponse = await stubs.routes.ListDispatches(request, timeout=5)
         assert len(page.dispatches) <= 2
         found += page.dispatches
@@ -59,6 +59,46 @@ async def test_dispatches_are_listed_newest_first_by_pages_and_those_that_wait_b
     assert dict(first.states) == {"QUEUED": 1}
     assert not first.targets
     assert len(await listed(stubs)) == 10
+
+
+async def test_dispatches_are_listed_without_reads_where_that_is_asked_for(tree: Tree) -> None:
+    await tree.start("root")
+    stubs = tree.admin("root")
+    change = await accept(stubs, "root")
+    await dispatch(stubs, "root", command=command_pb2.Command(get=command_pb2.Get(kind="Pod")))
+    everything = await listed(stubs)
+    assert [one.command for one in everything] == ["get", "noop"]
+    assert [one.name for one in await listed(stubs, changes_only=True)] == [change]
+
+
+async def test_a_trace_shows_the_way_as_far_as_it_goes_and_why_it_ends(tree: Tree) -> None:
+    root = await tree.start("root")
+    await tree.start("east", "root")
+    await tree.start("edge", "east", children=False)
+    stubs, registry = tree.admin("root"), root.shell.core.registry
+
+    def state(name: str) -> str:
+        entry = registry.find(name)
+        return registry.state(entry.uid) if entry is not None else ""
+
+    async def trace(cluster: str) -> tuple[list[tuple[str, bool]], str, str]:
+        answer = await stubs.routes.TraceRoute(route_pb2.TraceRouteRequest(cluster=cluster), timeout=5)
+        return [(hop.cluster, hop.rtt_ms >= 0) for hop in answer.hops], answer.reason, answer.message
+
+    await until(lambda: state("edge") == "ONLINE")
+    assert await trace("edge") == ([("root", True), ("east", True), ("edge", True)], "", "")
+    await tree.stop("edge")
+    await until(lambda: state("edge") == "OFFLINE")
+    ended = ([("root", True), ("east", True), ("edge", False)], "NO_ROUTE", "edge is OFFLINE: the way ends at east")
+    assert await trace("edge") == ended
+    await tree.stop("east")
+    await until(lambda: state("east") == "OFFLINE")
+    assert await trace("edge") == (
+        [("root", True), ("east", False), ("edge", False)],
+        "NO_ROUTE",
+        "east is OFFLINE: the way ends at root",
+    )
+    assert await trace("root") == ([("root", True)], "", "")
 
 
 async def test_outputs_that_do_not_fit_one_message_follow_it(tree: Tree) -> None:

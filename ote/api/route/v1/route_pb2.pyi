@@ -882,22 +882,26 @@ class ListDispatchesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNSETTLED_ONLY_FIELD_NUMBER: _builtins.int
+    CHANGES_ONLY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Optional. At most so many; 0 means 50, the most is 500."""
     page_token: _builtins.str
     """Optional. From an earlier answer."""
     unsettled_only: _builtins.bool
     """Optional. Only those that are not settled."""
+    changes_only: _builtins.bool
+    """Optional. Without reads (get, logs): only those of commands that may change something."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         unsettled_only: _builtins.bool = ...,
+        changes_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "unsettled_only", b"unsettled_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "page_size", b"page_size", "page_token", b"page_token", "unsettled_only", b"unsettled_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1156,18 +1160,28 @@ class TraceRouteResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HOPS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Output only. Why the way does not get to the cluster: NO_ROUTE (a link is down, or it is elsewhere; what is behind is
+    not asked), NO_ANSWER (a controller did not answer in time); empty when it does.
+    """
+    message: _builtins.str
+    """Output only. The same for people; empty when it does."""
     @_builtins.property
     def hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hop]:
-        """Output only. Controllers from this one down to the cluster."""
+        """Output only. Controllers from this one down to the cluster, as far as they are known."""
 
     def __init__(
         self,
         *,
         hops: _abc.Iterable[Global___Hop] | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hops", b"hops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hops", b"hops", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

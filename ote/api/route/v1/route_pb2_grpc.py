@@ -223,8 +223,8 @@ class RouteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TraceRoute(self, request, context):
-        """TraceRoute asks every controller on the way to a cluster and tells the round trips. Needs the role viewer. May be
-        repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND), UNAVAILABLE (NO_ROUTE).
+        """TraceRoute asks every controller on the way to a cluster and tells the round trips, and where the way ends if it does
+        not get there. Needs the role viewer. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

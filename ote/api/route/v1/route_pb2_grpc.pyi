@@ -99,8 +99,8 @@ class RouteServiceStub:
     INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     TraceRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.TraceRouteRequest, _route_pb2.TraceRouteResponse]
-    """TraceRoute asks every controller on the way to a cluster and tells the round trips. Needs the role viewer. May be
-    repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND), UNAVAILABLE (NO_ROUTE).
+    """TraceRoute asks every controller on the way to a cluster and tells the round trips, and where the way ends if it does
+    not get there. Needs the role viewer. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
     """
 
 @_typing.type_check_only
@@ -173,8 +173,8 @@ class RouteServiceAsyncStub(RouteServiceStub):
     INVALID_ARGUMENT (INVALID_PAGE_TOKEN, INVALID_PAGE_SIZE).
     """
     TraceRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.TraceRouteRequest, _route_pb2.TraceRouteResponse]  # type: ignore[assignment]
-    """TraceRoute asks every controller on the way to a cluster and tells the round trips. Needs the role viewer. May be
-    repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND), UNAVAILABLE (NO_ROUTE).
+    """TraceRoute asks every controller on the way to a cluster and tells the round trips, and where the way ends if it does
+    not get there. Needs the role viewer. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
     """
 
 class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -322,8 +322,8 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.TraceRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.TraceRouteResponse, _abc.Awaitable[_route_pb2.TraceRouteResponse]]:
-        """TraceRoute asks every controller on the way to a cluster and tells the round trips. Needs the role viewer. May be
-        repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND), UNAVAILABLE (NO_ROUTE).
+        """TraceRoute asks every controller on the way to a cluster and tells the round trips, and where the way ends if it does
+        not get there. Needs the role viewer. May be repeated. Errors: NOT_FOUND (CLUSTER_NOT_FOUND).
         """
 
 def add_RouteServiceServicer_to_server(servicer: RouteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
