@@ -202,8 +202,7 @@ class Controller:
             case m.Heartbeat():
                 self.children.heartbeat(link, item)
             case m.Report():
-                quiet = item.kind in (m.NO_ROUTE, m.BUSY)
-                if quiet or self.registry.via(item.target_uid) == uid:
+                if self._may_say(uid, item):
                     self.router.report(item)
             case m.Reports():
                 if self.registry.via(item.target_uid) == uid:
@@ -223,6 +222,13 @@ class Controller:
                 self._evictions_from_below(link, uid, item.uids)
             case _:
                 self.children.bad_frame(link, f"unexpected {type(item).__name__.lower()}")
+
+    def _may_say(self, child: str, report: m.Report) -> bool:
+        """For a target speaks the child below which it is. That a command was turned back also the one below which it
+        was known last, for who turns it back may just have told that it is away."""
+        if report.kind in (m.NO_ROUTE, m.BUSY):
+            return self.registry.is_at_or_below(report.target_uid, child)
+        return self.registry.via(report.target_uid) == child
 
     def _from_parent(self, event: ev.FromParent) -> None:
         link = event.link

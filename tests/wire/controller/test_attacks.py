@@ -209,6 +209,24 @@ async def test_results_for_clusters_that_are_not_below_are_ignored(three: Tree) 
         call.cancel()
 
 
+async def test_a_region_cannot_turn_back_what_goes_to_the_cluster_of_another(three: Tree) -> None:
+    east = three.stolen("east")
+    await three.stop("east")
+    core = three.nodes["root"].shell.core
+    heard: list[m.Report] = []
+    core.router.ends.reported = heard.append  # type: ignore[method-assign,assignment]
+    epoch = core.registry.known_epoch(east_uid := identity_uid(three, east)) + 1
+    async with attached(three, "root", east, "east", east_uid, epoch=epoch, advertise="127.0.0.1:1") as raw:
+        said = [
+            m.Report(three.uid("root"), 1, "d" * 32, uid, kind, attempt=1)
+            for uid in (three.uid("w1"), three.uid("west"), three.uid("root"), east_uid)
+            for kind in (m.NO_ROUTE, m.BUSY)
+        ]
+        await raw.say(*said)
+        await until(lambda: len(heard) >= 2)
+    assert [report.target_uid for report in heard] == [east_uid] * 2
+
+
 async def test_an_acknowledgement_counts_only_from_its_origin(three: Tree) -> None:
     acks: list[m.Ack] = []
     w1 = three.nodes["w1"].shell.core

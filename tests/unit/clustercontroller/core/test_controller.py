@@ -116,11 +116,31 @@ def test_a_child_reports_for_those_below_it_only() -> None:
 
 
 @pytest.mark.parametrize("kind", [m.NO_ROUTE, m.BUSY])
-def test_any_child_may_say_that_a_command_got_no_further(kind: str) -> None:
+def test_a_child_turns_back_what_went_through_it_also_when_its_target_is_away_since(kind: str) -> None:
     seat = Seat()
-    east = seat.child("east")
-    seat.from_child(east, report("r", "gone", kind))
-    assert [item.kind for item in seat.sent(seat.up, m.Report)] == [kind]
+    east, west = seat.child("east"), seat.child("west")
+    seat.from_child(east, m.News([make_record("e1", "east")]))
+    for _ in range(2):
+        seat.forget()
+        seat.from_child(west, report("r", "e1", kind), report("r", "nobody", kind), report("r", "c", kind))
+        assert seat.sent(seat.up, m.Report) == []
+        seat.from_child(east, report("r", "e1", kind))
+        assert [item.kind for item in seat.sent(seat.up, m.Report)] == [kind]
+        seat.from_parent(m.Away("e1", 5, "elsewhere"))
+    assert seat.core.registry.state("e1") == "AWAY"
+
+
+@pytest.mark.parametrize("kind", [m.NO_ROUTE, m.BUSY])
+def test_a_child_cannot_have_a_command_to_anothers_cluster_counted_as_not_sent(kind: str) -> None:
+    seat = Seat(root=True)
+    east, west = seat.child("east"), seat.child("west")
+    seat.do(replace(submit(1, "d1", "west", "c"), ttl=0.0))
+    forged = [m.Report("c", 1, "d1", uid, kind, attempt=1) for uid in ("west", "c")]
+    seat.forget()
+    seat.from_child(east, *forged)
+    assert seat.of(fx.TargetChanged) == []
+    seat.from_child(west, *forged)
+    assert [change.uid for change in seat.of(fx.TargetChanged)] == ["west"]
 
 
 def test_a_child_acknowledges_for_origins_below_it_only() -> None:
