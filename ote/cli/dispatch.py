@@ -97,7 +97,8 @@ def get(id: str, output: Format) -> None:
 def watch(id: str, timeout: float, output: Format) -> None:
     """Follow a dispatch until all its targets are final.
 
-    The exit code tells how they ended. The JSON is that of apply.
+    The exit code tells how they ended. The JSON is that of apply. Where the entry of the context is lost it goes on at
+    the next one, and goes back to the first when it answers again; both are told on stderr.
 
     \b
     Example:

@@ -11,6 +11,7 @@ import secrets
 import time
 from asyncio import sleep
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 
 import ote.rpc  # noqa: F401 - before grpc, whose C library it keeps from writing to stderr
@@ -93,10 +94,12 @@ class Client:
     ) -> AsyncIterator[cluster_pb2.WatchClustersResponse]:
         """Every cluster that matches as put, a bookmark, then changes, for ever.
 
-        After a loss it resumes. Where that is not possible it lists again: what is gone by then comes as removed.
+        After a loss it resumes. Where that is not possible, as at another controller, it lists again: what is as it was
+        told last is not told again, what is gone by then comes as removed, and a bookmark ends it. Away from the first
+        entry it goes back once that answers again.
         """
         token = ""
-        known: set[str] = set()
+        known: dict[str, cluster_pb2.Cluster] = {}
         listed: set[str] | None = set()
         until = 0.0
         delays = self._policy.delays()
@@ -104,21 +107,29 @@ class Client:
             request = cluster_pb2.WatchClustersRequest(selector=selector, resume_token=token)
             link = await self._connection.link()
             try:
-                async for event in link.clusters.WatchClusters(request):
-                    until, delays = 0.0, self._policy.delays()
-                    token = event.resume_token or token
-                    kind = event.WhichOneof("event")
-                    if kind == "put":
-                        known.add(event.put.uid)
-                        if listed is not None:
-                            listed.add(event.put.uid)
-                    elif kind == "removed":
-                        known.discard(event.removed)
-                    elif listed is not None:
-                        for uid in sorted(known - listed):
-                            yield cluster_pb2.WatchClustersResponse(removed=uid, resume_token=token)
-                        known, listed = listed, None
-                    yield event
+                async with aclosing(self._connection.events(link, link.clusters.WatchClusters(request))) as events:
+                    async for event in events:
+                        until, delays = 0.0, self._policy.delays()
+                        token = event.resume_token or token
+                        kind = event.WhichOneof("event")
+                        if kind == "put":
+                            before = known.get(event.put.uid)
+                            known[event.put.uid] = event.put
+                            if listed is not None:
+                                listed.add(event.put.uid)
+                                if before is not None and _is_same(before, event.put):
+                                    continue
+                        elif kind == "removed":
+                            known.pop(event.removed, None)
+                        elif listed is not None:
+                            for uid in sorted(known.keys() - listed):
+                                del known[uid]
+                                yield cluster_pb2.WatchClustersResponse(removed=uid, resume_token=token)
+                            listed = None
+                        yield event
+                if await self._connection.link() is not link:
+                    token, listed = "", set()
+                    continue
                 error: OteError = Unavailable("CONNECTION_FAILED", "the controller ended the watch")
             except grpc.aio.AioRpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
@@ -206,23 +217,30 @@ class Client:
         """What becomes of a dispatch: accepted with all targets as they are, then changes, then the summary.
 
         After a loss accepted comes again. exists: it is known to exist, so an entry that cannot tell of it (yet) makes
-        way for the next one while `patience` lasts.
+        way for the next one while `patience` lasts. Away from the first entry it goes back once that answers again,
+        unless that one has said that it does not know the dispatch.
         """
         request = route_pb2.WatchDispatchRequest(dispatch=name)
         until = 0.0
+        go_back = True
         delays = self._policy.delays()
         while True:
             link = await self._connection.link()
             try:
-                async for event in link.routes.WatchDispatch(request):
-                    exists, until, delays = True, 0.0, self._policy.delays()
-                    yield _as_dispatch_event(event)
-                    if event.HasField("summary"):
-                        return
+                call = link.routes.WatchDispatch(request)
+                async with aclosing(self._connection.events(link, call, go_back=go_back)) as events:
+                    async for event in events:
+                        exists, until, delays = True, 0.0, self._policy.delays()
+                        yield _as_dispatch_event(event)
+                        if event.HasField("summary"):
+                            return
+                if await self._connection.link() is not link:
+                    continue
                 error: OteError = Unavailable("CONNECTION_FAILED", "the controller ended the call")
             except grpc.aio.AioRpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
             until = until or time.monotonic() + self._policy.patience
+            go_back = go_back and not isinstance(error, NotFound)
             elsewhere = exists and isinstance(error, (Unavailable, NotFound))
             await self._recover(link, error, until, next(delays), also=exists and isinstance(error, _RESUMABLE))
             if elsewhere:
@@ -358,6 +376,15 @@ class Client:
         except grpc.aio.AioRpcError as rpc_error:
             raise from_rpc_error(rpc_error) from None
         return b""
+
+
+def _is_same(before: cluster_pb2.Cluster, now: cluster_pb2.Cluster) -> bool:
+    """Whether nothing has changed but that it was heard of, which is now for all that are online."""
+    compared = [cluster_pb2.Cluster(), cluster_pb2.Cluster()]
+    for copy, one in zip(compared, (before, now), strict=True):
+        copy.CopyFrom(one)
+        copy.ClearField("last_seen")
+    return compared[0] == compared[1]
 
 
 def _with_payload(request: route_pb2.DispatchRequest, payload: bytes) -> route_pb2.DispatchRequest:

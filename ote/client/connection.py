@@ -8,11 +8,12 @@ known by name, and only what may be repeated is ever sent twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc.aio
 
@@ -37,6 +38,10 @@ CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
 _LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED", "SHUTTING_DOWN", "CANCELLED"})
 """CANCELLED is how gRPC tells that a server stopped under a call; a cancellation of ours is no answer at all."""
 
+_BACK_CAP = 30.0
+"""Seconds between two looks at a first entry that stays away."""
+
+_Event = TypeVar("_Event", covariant=True)
 _Request = TypeVar("_Request", contravariant=True)
 _Answer = TypeVar("_Answer")
 _Response = TypeVar("_Response", covariant=True)
@@ -48,6 +53,7 @@ class Policy:
 
     dial: for the first answer of an entry. call: for a unary call. patience: how long a lost connection is dialled
     again, over all entries, before the call that needs it fails. base, cap: of the jittered delay between attempts.
+    back: after so long a watch that is not at the first entry looks whether that one answers again; later less often.
     """
 
     dial: float = 5.0
@@ -55,6 +61,7 @@ class Policy:
     patience: float = 30.0
     base: float = 0.2
     cap: float = 5.0
+    back: float = 5.0
 
     def delays(self) -> Iterator[float]:
         """Full jitter under a doubling limit."""
@@ -65,6 +72,13 @@ class _Unary(Protocol[_Request, _Response]):
     """A unary method of an asynchronous stub."""
 
     def __call__(self, request: _Request, /, *, timeout: float | None = None) -> Awaitable[_Response]: ...
+
+
+class _Stream(Protocol[_Event]):
+    """A call of an asynchronous stub whose answers are a stream; `read` gives grpc.aio.EOF at its end."""
+
+    def __aiter__(self) -> AsyncIterator[_Event]: ...
+    def read(self) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,7 @@ class Connection:
         self._lost: Entry | None = None
         self._was_up = False
         self._dialling = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def link(self) -> Link:
         """The link that stands, or a new one to the first entry that answers.
@@ -143,8 +158,48 @@ class Connection:
     async def close(self) -> None:
         """Ends the link."""
         link, self._link = self._link, None
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         if link is not None:
             await link.channel.close()
+
+    async def events(self, link: Link, call: _Stream[_Event], *, go_back: bool = True) -> AsyncGenerator[_Event]:
+        """The events of a watch on this link. Where that is not the first entry they end once the first answers again,
+        which is the link then. Close it when it is not read to its end."""
+        first: asyncio.Task[Link] | None = None
+        if go_back and link.entry != self._context.entries[0]:
+            first = asyncio.create_task(self._first_again(), name="first entry")
+        try:
+            while True:
+                event = await (call.read() if first is None else _unless(first, call))
+                if event is None and first is not None:
+                    self._go_back(first.result())
+                    first = None
+                    return
+                if event is None or event is grpc.aio.EOF:
+                    return
+                yield event
+        finally:
+            if first is not None:
+                await _not_back(first)
+
+    async def _first_again(self) -> Link:
+        for delay in backoff(self._policy.back, _BACK_CAP, 2.0, random.Random(), "equal"):
+            await asyncio.sleep(delay)
+            with contextlib.suppress(OteError):
+                return await self._dial(self._context.entries[0])
+        raise AssertionError("delays never end")
+
+    def _go_back(self, first: Link) -> None:
+        """Take the first entry again. What else runs on the old link goes on for as long as a call may take."""
+        old, self._link, self._first = self._link, first, 0
+        if old is not None:
+            task = asyncio.create_task(old.channel.close(self._policy.call), name="old entry")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if self._warn is not None:
+            self._warn(f"{first.entry.address}: {first.controller.name} answers again")
 
     async def call(
         self,
@@ -231,3 +286,21 @@ class Connection:
             routes=route_pb2_grpc.RouteServiceStub(channel),
             trust=trust_pb2_grpc.TrustServiceStub(channel),
         )
+
+
+async def _unless(first: asyncio.Task[Link], call: _Stream[_Event]) -> Any:
+    """The next event, or the end of the stream; None, and the call is over, where the first entry answered before."""
+    reading = asyncio.ensure_future(call.read())
+    try:
+        await asyncio.wait((reading, first), return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
+
+
+async def _not_back(first: asyncio.Task[Link]) -> None:
+    """Nobody waits for the first entry any more, which may have answered just now."""
+    first.cancel()
+    [found] = await asyncio.gather(first, return_exceptions=True)
+    if isinstance(found, Link):
+        await found.channel.close()

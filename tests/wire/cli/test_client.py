@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from ote.api.route.v1 import route_pb2
 from ote.client.client import Client, new_dispatch_id
 from ote.client.connection import Policy
 from ote.client.contexts import Context, Entry
-from ote.model.errors import FailedPrecondition, Internal, OutOfRange, ResourceExhausted, Unavailable
+from ote.model.errors import FailedPrecondition, Internal, NotFound, OutOfRange, ResourceExhausted, Unavailable
 from tests.wire.cli.fake import HANG, FakeController, cluster, story, target
 
 QUICK = Policy(dial=1, call=5, patience=0.6, base=0.02, cap=0.05)
@@ -183,12 +184,75 @@ async def test_a_watch_that_broke_inside_its_listing_lists_again_from_the_start(
     seen: list[str] = []
     async with client_of(root) as client:
         events = client.watch_clusters()
-        for _ in range(7):
+        for _ in range(6):
             one = await anext(events)
             seen.append(one.put.name or one.removed or "mark")
         with pytest.raises(Internal):
             await anext(events)
-    assert seen == ["a", "b", "b", "uid-a", "mark", "uid-b", "mark"]
+    assert seen == ["a", "b", "uid-a", "mark", "uid-b", "mark"]
+
+
+BACK = replace(QUICK, back=0.05, patience=5)
+
+
+async def test_a_watch_goes_back_to_the_first_entry_and_tells_nothing_twice(
+    root: FakeController, other: FakeController
+) -> None:
+    event = cluster_pb2.WatchClustersResponse
+    mark = event(bookmark=cluster_pb2.Bookmark(), resume_token="1")
+    root.will("WatchClusters", [event(put=cluster("a")), event(put=cluster("b")), mark, HANG])
+    other.will("WatchClusters", OutOfRange("RESUME_TOKEN_EXPIRED", "of another process"))
+    other.will("WatchClusters", [event(put=cluster("a")), mark, event(put=cluster("c"), resume_token="2"), HANG])
+    told: list[str] = []
+    seen: list[str] = []
+
+    async def see(events: AsyncIterator[cluster_pb2.WatchClustersResponse], count: int) -> list[str]:
+        for _ in range(count):
+            one = await anext(events)
+            seen.append(one.put.name or one.removed or "mark")
+        return seen[-count:]
+
+    async with client_of(root, other, policy=BACK, warn=told.append) as client:
+        events = client.watch_clusters()
+        assert await see(events, 3) == ["a", "b", "mark"]
+        await asyncio.to_thread(root.stop)
+        assert await see(events, 3) == ["uid-b", "mark", "c"], "a is as it was"
+        heard_since = cluster("a")
+        heard_since.last_seen.GetCurrentTime()
+        after = [event(put=one) for one in (heard_since, cluster("b"), cluster("c", state="OFFLINE"))]
+        root.will("WatchClusters", [*after, mark, event(put=cluster("d"), resume_token="2"), HANG])
+        await asyncio.to_thread(root.start, root.address)
+        assert await see(events, 4) == ["b", "c", "mark", "d"]
+        assert await client.address() == root.address
+        await events.aclose()  # type: ignore[attr-defined]
+    assert [one.resume_token for one in root.requests["WatchClusters"]] == ["", ""]
+    assert told[1:] == [f"{root.address}: root answers again"]
+    assert len(told) == 2
+
+
+async def test_a_watch_of_a_dispatch_goes_back_but_not_to_an_entry_that_does_not_know_it(
+    root: FakeController, other: FakeController
+) -> None:
+    root.will("WatchDispatch", NotFound("DISPATCH_NOT_FOUND", "no such"))
+    root.will("WatchDispatch", story([target("a", "RUNNING")], target("a", "SUCCEEDED")))
+    other.will("WatchDispatch", story([target("a", "RUNNING")], HANG), story([target("a", "RUNNING")], HANG))
+    async with client_of(root, other, policy=BACK) as client:
+        await client.controller()
+        await asyncio.to_thread(root.stop)
+        events = client.watch_dispatch("root/1f", exists=True)
+        assert (await anext(events)).HasField("accepted")
+        await asyncio.to_thread(root.start, root.address)
+        assert (await anext(events)).HasField("accepted"), "again at the other: root does not know it"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.5)
+    assert len(root.requests["WatchDispatch"]) == 1
+    other.will("WatchDispatch", story([target("a", "RUNNING")], HANG))
+    await asyncio.to_thread(root.stop)
+    async with client_of(root, other, policy=BACK) as client:
+        events = client.watch_dispatch("root/1f", exists=True)
+        assert (await anext(events)).HasField("accepted")
+        await asyncio.to_thread(root.start, root.address)
+        assert await finished(events) == ["accepted", "changed", "summary"]
 
 
 async def test_a_watch_that_is_refused_without_a_token_fails(root: FakeController) -> None:
