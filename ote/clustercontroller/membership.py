@@ -219,7 +219,7 @@ class Membership:
         )
         tls = TlsIdentity(token.chain_pem, token.key_pem, token.ca_pem)
         response = await self._enrol(parent, tls, request)
-        await self._keep(response.certificates)
+        await self._keep(response.certificates, token.ca_pem)
         self.set_home(parent, response.parent_name)
 
     async def _enrol(self, parent: str, tls: TlsIdentity, request: trust_pb2.EnrolRequest) -> trust_pb2.EnrolResponse:
@@ -241,11 +241,16 @@ class Membership:
             await asyncio.sleep(wait)
         raise AssertionError("repeat has no end")
 
-    async def _keep(self, certificates: trust_pb2.Certificates) -> None:
-        leaf = await asyncio.to_thread(apart.identity_of, certificates.certificate)
-        if leaf.uid != self.member.uid or leaf.public_key != self.public_key:
-            raise InvalidArgument("INVALID_CERTIFICATE", "the parent answered with somebody else's certificate")
-        self._files.write("root.pem", certificates.root_certificate)
+    async def _keep(self, certificates: trust_pb2.Certificates, root: bytes) -> None:
+        """Keep what leads to `root`, which is known from the token on: no parent puts another in its place."""
+        leaf = await asyncio.to_thread(apart.verify_chain, certificates.certificate, root)
+        rejoin = await asyncio.to_thread(apart.verify_chain, certificates.rejoin_certificate, root)
+        for one in (leaf, rejoin):
+            if one.uid != self.member.uid or one.public_key != self.public_key:
+                raise InvalidArgument("INVALID_CERTIFICATE", "the parent answered with somebody else's certificate")
+        if certificates.ca_certificate:
+            pki.Authority(certificates.ca_certificate, self._files.read("ca-key.pem"), root)  # or it cannot be loaded
+        self._files.write("root.pem", root)
         if certificates.ca_certificate:
             self._files.write("ca.pem", certificates.ca_certificate)
         self._files.write("rejoin.pem", certificates.rejoin_certificate)
@@ -291,7 +296,7 @@ class Membership:
             response = await stub.Renew(request, timeout=_RENEW_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        await self._keep(response.certificates)
+        await self._keep(response.certificates, self._root)
         self._log.info("certificate renewed", expires=datetime.fromtimestamp(self.expires, UTC).isoformat())
 
     async def keep_fresh(self, parent: Callable[[], Alternate | None], renewed: Callable[[], None]) -> None:

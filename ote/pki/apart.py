@@ -45,6 +45,11 @@ def identity_of(cert_pem: bytes) -> Identity:
     return _run("identity_of", Identity, cert_pem)
 
 
+def verify_chain(chain_pem: bytes, root_pem: bytes) -> Identity:
+    """See `ote.pki.verify_chain`."""
+    return _run("verify_chain", Identity, chain_pem, root_pem)
+
+
 def _run(name: str, kind: type[T], *arguments: bytes | str) -> T:
     if "cryptography" in sys.modules:
         here: T = getattr(ote.pki, name)(*arguments)

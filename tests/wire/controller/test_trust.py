@@ -24,7 +24,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.trust import TokenRow
 from ote.model.errors import OteError
-from ote.pki import csr, decode_token, new_key
+from ote.pki import Authority, csr, decode_token, new_key
 from ote.rpc.errors import from_rpc_error
 from ote.rpc.peer import Role
 from ote.rpc.policy import POLICY
@@ -295,6 +295,39 @@ async def test_certificates_renew_and_tunnels_change_over_without_a_gap(tree: Tr
     assert datetime.fromisoformat(told).timestamp() > expires
     assert states == {("ONLINE", "SUCCEEDED")}
     assert edge.membership.expires > expires
+
+
+async def test_no_parent_puts_another_root_in_the_place_of_the_trees(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = await tree.start("root")
+    edge = await tree.start("edge", "root", children=False)
+    await until(lambda: edge.shell.core.parents.parent)
+    parent, other = edge.shell.core.parents.parent, Authority.create_root("f" * 32)
+    assert parent is not None
+
+    def kept() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (tree.folder / "edge/identity").iterdir()}
+
+    async def renewed(signed_by: Authority) -> None:
+        def sign(name: str, uid: str, request: bytes, ca_request: bytes) -> trust_pb2.Certificates:
+            return trust_pb2.Certificates(
+                certificate=signed_by.issue_cluster(request, name, uid, 600.0),
+                rejoin_certificate=signed_by.issue_rejoin(request, name, uid),
+                root_certificate=other.root_pem,
+            )
+
+        monkeypatch.setattr(root._trust, "_sign", sign)
+        async with await edge.membership.connect(parent) as channel:
+            await edge.membership.renew(channel)
+
+    before = kept()
+    with pytest.raises(OteError, match="does not lead to this tree's root"):
+        await renewed(other)
+    assert kept() == before
+    await renewed(tree.authority("root"))
+    assert kept()["root.pem"] == before["root.pem"]
+    assert kept()["certificate.pem"] != before["certificate.pem"]
 
 
 async def test_a_tunnel_ends_with_its_certificate(tree: Tree) -> None:
