@@ -81,7 +81,13 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
         Duration,
         _doc("Life of the certificates that this controller gives its children, and of a root's own; at least 1s."),
     ] = 30 * 86400.0
-    stop_grace: Annotated[Duration, _doc("How long SIGTERM waits for the children to move elsewhere.")] = 10.0
+    stop_grace: Annotated[
+        Duration,
+        _doc(
+            "How long SIGTERM waits for the children to move elsewhere, if there is anybody they could move to; a second "
+            "signal ends at once."
+        ),
+    ] = 10.0
     keep_dispatches: Annotated[int, _doc("Settled dispatches that are remembered, at most.")] = 10_000
     keep_settled_for: Annotated[Duration, _doc("How long settled dispatches are remembered, at most.")] = 7 * 86400.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _doc("Least level that is logged.")] = "info"

@@ -36,6 +36,8 @@ _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
 ROOT_CANNOT_DRAIN = "a root has nobody to hand its children to; drain the controllers below it, or stop it"
+_NAMED = 5
+"""Children that a line of the log names."""
 NOTHING_TO_DRAIN = "it takes no children: there is nothing to drain"
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -44,10 +46,12 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 @dataclass(slots=True)
 class _Waiting:
-    """Somebody who is answered when the children have moved, or when the time is over."""
+    """Somebody who is answered when the children have moved, or when the time is over; `stops` also when those that are
+    left have nowhere to go."""
 
     until: float
     done: Callable[[list[str]], None]
+    stops: bool = False
 
 
 class Controller:
@@ -469,14 +473,23 @@ class Controller:
             self.parents.stop()
             self._stopping = (event.request, stayed)
 
-        self._waiting.append(_Waiting(self.ctx.now + event.grace, leave))
+        self._waiting.append(_Waiting(self.ctx.now + event.grace, leave, stops=True))
+        names = self._names(self.children.remaining())
+        if names and not self.children.have_nobody():
+            text = "waiting for the children to move; a second signal ends at once"
+            self.ctx.log("info", text, children=len(names), among_them=names[:_NAMED], at_most=event.grace)
+
+    def _names(self, uids: Iterable[str]) -> list[str]:
+        return [entry.name if (entry := self.registry.get(uid)) else uid for uid in uids]
 
     def _check_waiting(self) -> None:
         stayed = self.children.remaining()
-        moved = not stayed and not self.registry.has_leaving
-        due = [waiting for waiting in self._waiting if moved or waiting.until <= self.ctx.now]
+        settled = not self.registry.has_leaving
+        moved = settled and not stayed
+        nowhere = settled and any(one.stops for one in self._waiting) and self.children.have_nobody()
+        due = [one for one in self._waiting if moved or (one.stops and nowhere) or one.until <= self.ctx.now]
         if due:
-            names = [entry.name if (entry := self.registry.get(uid)) else uid for uid in stayed]
+            names = self._names(stayed)
             self._waiting = [waiting for waiting in self._waiting if waiting not in due]
             for waiting in due:
                 waiting.done(names)

@@ -57,11 +57,11 @@ class Seat:
         self.do(ev.DialWelcome(self.up, m.Welcome("p", "p", "p-1", m.Standing(10, 1), True, path, 2000, 5000, 0)))
         self.from_parent(m.Attached(self.sent(self.up, m.Attach)[-1].record.epoch))
 
-    def child(self, uid: str, *, leaf: bool = False) -> int:
+    def child(self, uid: str, *, leaf: bool = False, facts: m.Facts | None = None) -> int:
         """A child attaches; the number of its link."""
         link = self.ctx.new_link()
         self.do(ev.ChildHello(link, m.Hello(uid, uid, f"{uid}-1", 0, None), uid, uid, uid.encode(), leaf))
-        record = make_record(uid, "c", facts=m.Facts(version=1, journal_id=f"journal-{uid}"))
+        record = make_record(uid, "c", facts=facts or m.Facts(version=1, journal_id=f"journal-{uid}"))
         self.do(ev.FromChild(link, [m.Attach(record, NOTHING)]))
         self.forget()
         return link
@@ -613,14 +613,38 @@ def test_an_eviction_on_disk_holds_after_a_restart() -> None:
 def test_stopping_moves_the_children_away_then_says_goodbye_then_answers() -> None:
     seat = Seat()
     east = seat.child("east")
+    seat.from_parent(m.Alternates(parent=PARENT))
     seat.do(ev.Stop(1, 2.0))
     assert [beat.draining for beat in seat.sent(east, m.Beat)] == [True]
     assert seat.sent(seat.up, m.Goodbye) == []
+    [said] = [log.fields for log in seat.of(fx.Log) if log.message.startswith("waiting for the children")]
+    assert said == {"children": 1, "among_them": ["east"], "at_most": 2.0}
     seat.pass_time(2.0)
     assert [goodbye.next_epoch for goodbye in seat.sent(seat.up, m.Goodbye)] == [0]
     assert seat.of(fx.Answer) == []
     seat.from_parent(m.Drained())
     assert [(answer.request, answer.value) for answer in seat.of(fx.Answer)] == [(1, ["east"])]
+
+
+@pytest.mark.parametrize("others", ["nobody", "a leaf", "a hub", "its own home"])
+def test_who_stops_does_not_wait_for_children_that_have_nowhere_to_go(others: str) -> None:
+    seat = Seat(root=True)
+    seat.child("east", facts=m.Facts(version=1, configured_parent="west" if others == "its own home" else "c"))
+    if others in ("a leaf", "a hub"):
+        seat.child("west", facts=m.Facts(version=1, advertise="w:1" if others == "a hub" else ""))
+    seat.do(ev.Stop(1, 2.0))
+    waited = [log for log in seat.of(fx.Log) if log.message.startswith("waiting for the children")]
+    assert bool(waited) == (not seat.of(fx.Answer)) == (others in ("a hub", "its own home"))
+
+
+def test_who_stops_does_not_wait_for_the_last_one_that_stayed_when_the_others_have_moved() -> None:
+    seat = Seat(root=True)
+    east, west = (seat.child(name, facts=replace(HUB, advertise=f"{name}:1")) for name in ("east", "west"))
+    seat.do(ev.Stop(1, 60.0))
+    assert not seat.of(fx.Answer)
+    seat.from_child(east, m.Goodbye(1, 2))
+    seat.from_child(west, m.News([make_record("east", "west", epoch=2)]))
+    assert [(answer.request, answer.value) for answer in seat.of(fx.Answer)] == [(1, ["west"])]
 
 
 # --- questions ----------------------------------------------------------------------------------------------------
