@@ -65,8 +65,11 @@ class PodFolder:
                 link.symlink_to(target)
 
     def remove(self) -> None:
-        """Removes all of it."""
+        """Removes all of it, also folders that a container has closed, as Go does with its cache."""
         shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            _open_folders(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _write_files(folder: Path, files: Sequence[VolumeFile]) -> None:
@@ -85,6 +88,14 @@ def _write_files(folder: Path, files: Sequence[VolumeFile]) -> None:
         fresh.replace(path)
 
 
+def _open_folders(path: Path) -> None:
+    for folder, names, _ in os.walk(path):
+        for inner in [Path(folder, name) for name in names]:
+            if not inner.is_symlink():  # which leads elsewhere
+                with contextlib.suppress(OSError):
+                    inner.chmod(0o700)
+
+
 def rotate(log: Path) -> None:
     """Keeps a log bounded. Its writers append, so it is emptied in place; lines written in that moment are lost."""
     try:
@@ -93,10 +104,14 @@ def rotate(log: Path) -> None:
         return
     if size <= LOG_LIMIT:
         return
-    with log.open("rb") as source, log.with_suffix(".1").open("wb") as kept:
-        source.seek(-LOG_KEPT, os.SEEK_END)
-        source.readline()
-        shutil.copyfileobj(source, kept)
+    kept = log.with_suffix(".1")
+    try:
+        with log.open("rb") as source, kept.open("wb") as end:
+            source.seek(-LOG_KEPT, os.SEEK_END)
+            source.readline()
+            shutil.copyfileobj(source, end)
+    except OSError:  # such as a full disk, on which the log must not go on growing
+        kept.unlink(missing_ok=True)
     os.truncate(log, 0)
 
 

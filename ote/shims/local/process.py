@@ -9,11 +9,14 @@ somebody has claimed is never started again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +53,16 @@ trap : HUP INT QUIT TERM
 echo "$?" > "$done"
 kill -9 0
 """
+_NAMED = "OTE_NAMED_"
+_RENAME = f"""import os, sys
+variables = dict(os.environb)
+for name in [name for name in variables if name.startswith(b"{_NAMED}")]:
+    own, _, value = variables.pop(name).partition(b"=")
+    variables[own] = value
+os.execvpe(sys.argv[1], sys.argv[1:], variables)
+"""
+"""Gives variables back the names that no shell passes on."""
+_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ABANDONED = "abandoned"
 _CLAIM_SECONDS = 2.0
 _TAKE_OVER_SECONDS, _TAKE_OVER_PAUSE = 2.0, 0.005
@@ -118,6 +131,7 @@ class ProcessDriver:
                 await self._watch(key, pidfd, pid, plan)
             finally:
                 os.close(pidfd)
+            signal_group(pid, signal.SIGKILL)  # where the shell was killed its command runs on
             reap(pid)
             return await asyncio.to_thread(self._how_it_ended, plan)
         finally:
@@ -139,6 +153,7 @@ class ProcessDriver:
                 if pidfd >= 0 and is_alive(identity):
                     started()
                     await self._watch(key, pidfd, identity.pid, plan)
+                    signal_group(identity.pid, signal.SIGKILL)
                 elif pidfd < 0 and identity.boot == boot_id():
                     signal_group(identity.pid, signal.SIGKILL)
             finally:
@@ -198,12 +213,13 @@ class ProcessDriver:
                 str(self._mark(plan, "exit")),
                 str(self._directory(plan).absolute()),
             ]
+            command, variables = _past_the_shell(plan)
             process = subprocess.Popen(
-                ["/bin/sh", str(self._supervisor), plan.pod.name, *marks, *plan.command],
+                ["/bin/sh", str(self._supervisor), plan.pod.name, *marks, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(plan.variables),
+                env=variables,
                 cwd="/",
                 start_new_session=True,
             )
@@ -253,7 +269,8 @@ class ProcessDriver:
         log = self._folder(plan.pod).container(plan.container.name) / "log"
         try:
             while not (await asyncio.wait([ended], timeout=_ROTATE_SECONDS))[0]:
-                await asyncio.to_thread(files.rotate, log)
+                with contextlib.suppress(OSError):  # whatever the disk says, the container runs
+                    await asyncio.to_thread(files.rotate, log)
         finally:
             ended.cancel()
             stopper.cancel()
@@ -285,3 +302,13 @@ class ProcessDriver:
     def _forget(self, key: tuple[str, str, int]) -> None:
         self._running.pop(key, None)
         self._graces.pop(key, None)
+
+
+def _past_the_shell(plan: Plan) -> tuple[list[str], dict[str, str]]:
+    """Command and variables for the supervisor: a shell drops variables whose names it could not have, such as a.b."""
+    variables = {name: value for name, value in plan.variables.items() if _SHELL_NAME.fullmatch(name)}
+    others = [f"{name}={value}" for name, value in plan.variables.items() if name not in variables]
+    if not others:
+        return list(plan.command), variables
+    variables |= {f"{_NAMED}{number}": other for number, other in enumerate(others)}
+    return [sys.executable, "-I", "-S", "-c", _RENAME, *plan.command], variables

@@ -40,6 +40,14 @@ def test_a_large_log_is_emptied_in_place_and_its_end_is_kept(log: Path) -> None:
     assert files.tail(log, 2, 1000) == b"line 199\nafter\n"
 
 
+def test_a_large_log_is_emptied_also_where_there_is_no_room_for_its_end(log: Path) -> None:
+    log.write_bytes(lines(0, 200))
+    log.with_suffix(".1").symlink_to("/dev/full")
+    files.rotate(log)
+    assert log.read_bytes() == b""
+    assert files.tail(log, 9, 1000) == b""
+
+
 @pytest.mark.parametrize(
     ("content", "count", "end"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ote.api.command.v1 import command_pb2
+from ote.shims.local import files, process
 from ote.shims.local.ports import Plan
 from ote.shims.local.process import ProcessDriver
 
@@ -244,6 +246,58 @@ async def test_what_a_container_leaves_behind_ends_with_it(local: Local) -> None
     async with asyncio.timeout(5):
         while alive(child):
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_a_command_does_not_outlive_the_shell_that_ran_it(local: Local, *, adopted: bool) -> None:
+    await local.applied(pod("p", shell("echo $$$$; exec sleep 600")))
+    first = int(await local.log("p"))
+    uid = (await local.pod())["metadata"]["uid"]
+    if adopted:
+        await local.restart()
+        await local.until(lambda pods: pods[0]["status"]["containerStatuses"][0]["ready"])
+    os.kill(int((local.data / "pods" / uid / "main" / "claim.1").read_text().split()[1]), signal.SIGKILL)
+    await local.until(lambda pods: restarts(pods[0]) == 1)
+    assert not alive(first)
+
+
+async def test_a_container_whose_log_has_no_room_runs_on(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_ROTATE_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LOG_LIMIT", 1000)
+    monkeypatch.setattr(files, "LOG_KEPT", 500)
+    await local.applied(pod("p", shell("ln -s /dev/full ../log.1; seq 1 5000; until test -e go; do sleep 0.05; done")))
+    folder = local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main"
+    async with asyncio.timeout(5):
+        while (folder / "log").stat().st_size:
+            await asyncio.sleep(0.02)
+    assert restarts(await local.pod()) == 0
+    (folder / "root" / "go").touch()
+    await local.until(lambda pods: restarts(pods[0]) == 1)
+
+
+async def test_variables_keep_names_that_no_shell_has(local: Local) -> None:
+    env = [{"name": "my.key", "value": "a=b\nc"}, {"name": "A", "value": "$(my.key)"}]
+    command = (sys.executable, "-c", "import os; print(dict(os.environ))")
+    one = container(*command, env=env, envFrom=[{"configMapRef": {"name": "c"}}])
+    await local.applied(together(config("c", **{"app-name": "shop"}), job("j", one)))
+    log = await local.log((await local.pod())["metadata"]["name"])
+    assert "'my.key': 'a=b\\nc'" in log
+    assert "'app-name': 'shop'" in log
+    assert "'A': 'a=b\\nc'" in log
+    assert "OTE_NAMED" not in log
+
+
+async def test_a_folder_that_a_container_has_closed_goes_with_the_pod(local: Local) -> None:
+    elsewhere = local.data / "elsewhere"
+    elsewhere.mkdir(mode=0o500)
+    script = f"mkdir -p a/b; touch a/b/c; ln -s {elsewhere} a/b/d; chmod 500 a/b; chmod 100 a; echo done; sleep 60"
+    await local.applied(pod("p", shell(script)))
+    folder = local.data / "pods" / (await local.pod())["metadata"]["uid"]
+    await local.delete("Pod/p")
+    async with asyncio.timeout(5):
+        while folder.exists():
+            await asyncio.sleep(0.02)
+    assert elsewhere.stat().st_mode & 0o777 == 0o500
 
 
 async def test_pods_survive_the_shim_and_are_adopted_not_started_twice(local: Local) -> None:
