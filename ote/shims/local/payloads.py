@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -53,10 +54,18 @@ class Payloads:
 
     async def take(self, sha256: bytes) -> bytes:
         """The bytes of a payload. Raises FailedPrecondition (PAYLOAD_MISSING)."""
+        whole = await asyncio.to_thread(self._read, sha256)
+        if whole is None:
+            raise FailedPrecondition("PAYLOAD_MISSING", "the payload is not here; put it, then execute again")
+        return whole
+
+    def _read(self, sha256: bytes) -> bytes | None:
+        """None also for what a machine that lost its power did not write to its end."""
         try:
-            return await asyncio.to_thread((self._folder / sha256.hex()).read_bytes)
+            whole = (self._folder / sha256.hex()).read_bytes()
         except OSError:
-            raise FailedPrecondition("PAYLOAD_MISSING", "the payload is not here; put it, then execute again") from None
+            return None
+        return whole if hashlib.sha256(whole).digest() == sha256 else None
 
     def _write(self, name: str, data: bytes) -> None:
         fresh = self._folder / f".{name}.{os.urandom(4).hex()}"
@@ -71,9 +80,10 @@ class Payloads:
     def _expire(self) -> int:
         kept = 0
         for path in self._folder.iterdir() if self._folder.exists() else ():
-            status = path.stat()
-            if time.time() - status.st_mtime > _KEPT_SECONDS:
-                path.unlink(missing_ok=True)
-            else:
-                kept += status.st_size
+            with contextlib.suppress(FileNotFoundError):  # it has just been put in its place
+                status = path.stat()
+                if time.time() - status.st_mtime > _KEPT_SECONDS:
+                    path.unlink(missing_ok=True)
+                else:
+                    kept += status.st_size
         return kept

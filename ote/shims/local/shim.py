@@ -159,11 +159,13 @@ async def _only_one(path: Path) -> AsyncIterator[None]:
 
 
 def _keep_driver(path: Path, driver: str) -> None:
-    if path.exists() and (before := path.read_text().strip()) != driver:
+    before = path.read_text().strip() if path.exists() else ""
+    if before not in ("", driver):
         raise FailedPrecondition(
             "OTHER_DRIVER", f"{path.parent} holds pods of the {before} driver; give {driver} a folder of its own"
         )
-    path.write_text(f"{driver}\n")
+    if not before:  # new, or there was no room for it
+        path.write_text(f"{driver}\n")
 
 
 @contextlib.asynccontextmanager

@@ -185,6 +185,19 @@ async def test_a_payload_and_the_same_command_in_one_message_are_the_same(local:
     assert (await local.execute(command, "one")) == response.result
 
 
+async def test_a_payload_of_which_a_part_was_lost_is_asked_for_again(local: Local) -> None:
+    data = apply_command(config("c", k="v")).SerializeToString()
+    reference = await put(local, data)
+    file = local.data / "payloads" / reference.sha256.hex()
+    file.write_bytes(data[:-1])
+    request = shim_pb2.ExecuteRequest(dispatch_id="one", payload=reference)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(local.stub.Execute(request)))
+    assert "put it, then execute again" in str(caught.value.details())
+    await put(local, data)
+    assert (await anext(aiter(local.stub.Execute(request)))).result.outcome == SUCCEEDED
+
+
 async def test_payloads_that_wait_are_bounded(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ote.shims.local.payloads._MAX_KEPT", 1000)
     await put(local, b"x" * 800)
@@ -273,6 +286,17 @@ async def test_a_folder_belongs_to_one_shim_and_one_driver(local: Local) -> None
     with pytest.raises(FailedPrecondition, match="holds pods of the podman driver"):
         await LocalShim("process", local.data).start()
     (local.data / "driver").write_text("process\n")
+
+
+async def test_a_full_disk_does_not_make_the_shim_forget_its_driver(local: Local) -> None:
+    driver = local.data / "driver"
+    before = driver.stat().st_ino, driver.stat().st_mtime_ns
+    await local.restart()
+    assert (driver.stat().st_ino, driver.stat().st_mtime_ns) == before
+    await local.stop()
+    driver.write_text("")
+    await local.start()
+    assert driver.read_text() == "process\n"
 
 
 async def test_a_shim_that_is_not_started_says_so(local: Local) -> None:

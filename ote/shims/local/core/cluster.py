@@ -108,6 +108,7 @@ class Cluster:
                 if container.active:
                     self._effects.append(Launch(pod.uid, container.name, container.attempt, adopt=True))
                 container.retry_at = min(container.retry_at, now + self._backoff.cap)
+                container.started = min(container.started, now)  # the clock may have been set back meanwhile
         default = Key("Namespace", "", DEFAULT_NAMESPACE)
         if default not in self.objects:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": DEFAULT_NAMESPACE}}

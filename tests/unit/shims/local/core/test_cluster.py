@@ -570,6 +570,13 @@ class TestRestart:
         self.restarted(world)
         assert world.cluster.wake_at == world.now + 300
 
+    def test_a_container_is_ready_in_time_also_when_the_clock_was_set_back(self) -> None:
+        world = World(steady_cap=10)
+        world.apply(POD)
+        world.run()
+        world.now -= 100_000
+        assert self.restarted(world).cluster.wake_at == world.now + 1
+
     def test_the_default_namespace_is_made_once(self, world: World) -> None:
         before = world.cluster.objects[world.key("Namespace/default")].uid
         assert self.restarted(world).cluster.objects[world.key("Namespace/default")].uid == before
