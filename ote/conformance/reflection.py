@@ -17,23 +17,26 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ote.conformance.verdict import CheckFailed, expect
+from ote.rpc.errors import LOST_ANSWER
 
 _SECONDS = 10
+_TRIES = 5
 
 
 class Reflection:
-    """A conversation with the reflection service of one server."""
+    """A conversation with the reflection service of one server. `services`: names of those that it lists."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
+        self.services: set[str] = set()
         self._files: dict[str, FileDescriptorProto] = {}
         self._pool = descriptor_pool.DescriptorPool()
         self._added: set[str] = set()
 
-    async def services(self) -> set[str]:
-        """Names of the services that are listed."""
+    async def begin(self) -> None:
+        """Learn the names of the services."""
         response = await self._ask(list_services="*")
-        return {service.name for service in response.list_services_response.service}
+        self.services = {service.name for service in response.list_services_response.service}
 
     async def service(self, name: str) -> ServiceDescriptor:
         """A service with every type that it needs. Raises CheckFailed where something of it is missing."""
@@ -83,12 +86,32 @@ class Reflection:
 
 @asynccontextmanager
 async def reflection_of(channel: grpc.aio.Channel) -> AsyncIterator[Reflection]:
-    """Talk to the server's reflection. Calls of it raise AioRpcError as any other."""
-    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=_SECONDS)
+    """Talk to the server's reflection. Raises AioRpcError as any other call.
+
+    A server without it ends the call while the first question is being written, and grpc.aio may lose why it did: then
+    it is asked again.
+    """
+    reflected, call = await _begun(channel)
     try:
-        yield Reflection(call)
+        yield reflected
     finally:
         call.cancel()
+
+
+async def _begun(channel: grpc.aio.Channel) -> tuple[Reflection, Any]:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    tries = 0
+    while True:
+        call = stub.ServerReflectionInfo(timeout=_SECONDS)
+        reflected = Reflection(call)
+        try:
+            await reflected.begin()
+        except grpc.aio.AioRpcError as error:
+            tries += 1
+            if error.details() != LOST_ANSWER or tries == _TRIES:
+                raise
+        else:
+            return reflected, call
 
 
 def _types(file: FileDescriptorProto) -> Iterator[str]:

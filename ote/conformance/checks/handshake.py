@@ -94,7 +94,7 @@ async def reflection(probe: Probe) -> None:
         wanted.add(HEALTH)
     try:
         async with reflection_of(probe.channel) as reflected:
-            names = await reflected.services()
+            names = reflected.services
             expect(wanted <= names, f"reflection lists {sorted(names)}, not {sorted(wanted - names)}")
             methods = {method.name for name in sorted(wanted) for method in (await reflected.service(name)).methods}
     except grpc.aio.AioRpcError as error:
