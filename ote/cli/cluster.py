@@ -156,10 +156,14 @@ def get(name: str, output: Format) -> None:
     """Show one cluster, by name or uid; "." is the controller.
 
     \b
-    JSON: a cluster as in list, and "state_since","draining","advertise","instance","version","changed_facts":[],
-      "descendants","status":{"ready","message","capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},
-      "pods_running","pods_failing","as_of"},"status_as_of","status_stale","totals":{"clusters","clusters_ready",
-      "capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},"pods_running","pods_failing","unwell":[]}
+    JSON: a cluster as in list, and "state_since","away_from_home_since","home_problem","draining","advertise",
+      "instance","version","changed_facts":[],"descendants","status":{"ready","message","capacity":{},"usage":{},
+      "nodes","nodes_ready","workloads":{},"pods_running","pods_failing","as_of"},"status_as_of","status_stale",
+      "totals":{"clusters","clusters_ready","capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},
+      "pods_running","pods_failing","unwell":[]}
+
+    Of a cluster that is not below the parent of its settings it is asked since when (away_from_home_since) and why that
+    was not taken when it was tried last (home_problem): a --parent that is wrong shows here.
 
     The status is asked of the cluster itself; while that does not answer it is what it told last (stale). Totals are
     sums over it and all below it.
@@ -180,7 +184,7 @@ def _print_detail(one: Document) -> None:
         "State": state_text(one["state"]) + (f" since {one['state_since']}" if one["state_since"] else ""),
         "Last seen": one["last_seen"] or "never",
         "Path": " / ".join(one["path"]),
-        "Home": "" if _at_home(one) else one["configured_parent"],
+        "Home": "" if _at_home(one) else _home_text(one),
         "Draining": "yes" if one["draining"] else "",
         "Labels": mapping_text(one["labels"]),
         "Tags": ", ".join(one["tags"]),
@@ -201,6 +205,12 @@ def _print_detail(one: Document) -> None:
     for title, text in lines.items():
         if text:
             click.echo(f"{title + ':':<11}{text}")
+
+
+def _home_text(one: Document) -> str:
+    since, problem = one["away_from_home_since"], one["home_problem"]
+    away = f", not there since {since}" if since else ""
+    return f"{one['configured_parent']}{away}" + (f"; tried last: {problem}" if problem else "")
 
 
 @cluster.command()

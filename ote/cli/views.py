@@ -76,6 +76,8 @@ def cluster_detail(cluster: cluster_pb2.Cluster) -> Document:
     """A cluster in `cluster get`: what the list has, and the rest."""
     return cluster_view(cluster) | {
         "state_since": moment(cluster.state_since),
+        "away_from_home_since": moment(cluster.away_from_home_since),
+        "home_problem": cluster.home_problem,
         "draining": cluster.draining,
         "advertise": cluster.advertise,
         "instance": cluster.instance,

@@ -11,13 +11,13 @@ import msgspec
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.admission import KEY_OF, Admission
 from ote.clustercontroller.core import effects as fx
-from ote.clustercontroller.details import STATUS_OF, ClusterDetails
+from ote.clustercontroller.details import HOME_OF, STATUS_OF, ClusterDetails
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches
 from ote.clustercontroller.routes import PING
 from ote.clustercontroller.trust import ENROL, RESERVE, TrustServicer
 from ote.model.errors import Unsupported
 
-LOOK_UPS = frozenset({PING, GET_DISPATCH, KEY_OF, STATUS_OF})
+LOOK_UPS = frozenset({PING, GET_DISPATCH, KEY_OF, STATUS_OF, HOME_OF})
 """Questions that are answered from memory."""
 
 
@@ -60,4 +60,6 @@ class Answers:
             return self._admission.key_of(ask.body.decode("ascii", "replace"))
         if ask.method == STATUS_OF and ask.from_above:
             return self._details.told(ask.body.decode("ascii", "replace"))
+        if ask.method == HOME_OF and ask.from_above:
+            return self._details.away()
         raise Unsupported("UNSUPPORTED", f"{self._name} does not answer {ask.method} from there")

@@ -47,7 +47,7 @@ def make_core(settings: Settings, membership: Membership, tables: Tables, advert
     facts = m.Facts(
         labels=dict(settings.label),
         tags=sorted(set(settings.tag)),
-        configured_parent=member.parent_name,
+        configured_parent=member.parent_name or member.parent_address,
         advertise=advertise,
         shim_kind="" if settings.shim == "none" else "unknown",
     )

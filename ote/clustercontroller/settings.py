@@ -44,7 +44,11 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
         ),
     ] = None
     parent: Annotated[
-        HostPort | None, _doc("Address of the parent. Without it, and without one on record, a root.")
+        HostPort | None,
+        _doc(
+            "Address of the parent. Without it, and without one on record, a root. Where it does not answer others are "
+            "taken meanwhile: 'ote-ctl cluster get NAME' says why."
+        ),
     ] = None
     join_token: Annotated[Secret | None, _doc("Join token, or @FILE, for the first start. Not needed after.")] = None
     shim: Annotated[

@@ -138,10 +138,10 @@ class StatusReport:
             )
         parent, home = core.parents.parent, core.parents.home
         if parent is not None and home is not None and parent.uid != home.uid:
-            name = home.name or home.address
-            link = self.shell.links.get(core.parents.active_link or 0)
-            since = self.wall(link.since if link is not None else core.connected_since)
-            add("NOT_AT_HOME", f"attached to {parent.name} until {name} is back", since)
+            name = f"{home.name} at {home.address}" if home.name else home.address
+            since, problem = core.parents.away_from_home or (core.connected_since, "")
+            told = f"attached to {parent.name} until {name} is back"
+            add("NOT_AT_HOME", f"{told}; tried last: {problem}" if problem else told, self.wall(since))
         if self.shim.error:
             add("SHIM_UNAVAILABLE", f"the shim does not answer: {self.shim.error}", self.shim.failed_at)
         left = self.membership.expires - self.clock.wall()

@@ -13,7 +13,7 @@ from ote.clustercontroller.core.context import CoreSettings, statement
 from ote.clustercontroller.core.digest import mark
 from ote.clustercontroller.core.entries import ClusterEntry
 from ote.clustercontroller.core.messages import ClusterRecord, Facts
-from ote.clustercontroller.details import STATUS_OF
+from ote.clustercontroller.details import HOME_OF, STATUS_OF
 from ote.clustercontroller.settings import Settings
 from ote.config.load import load
 from ote.pki import new_key, public_key_of, sign_statement, verify_statement
@@ -62,8 +62,8 @@ def test_every_kind_of_report_has_a_row() -> None:
 
 def test_the_questions_are_those_that_are_answered() -> None:
     shown = {row[0].strip("`"): row[1] for row in rows("## 9. Questions")}
-    assert shown.keys() == questions.ASKED_FROM_BELOW | {dispatches.CANCEL_DISPATCH, STATUS_OF}
-    for method in (dispatches.CANCEL_DISPATCH, STATUS_OF):
+    assert shown.keys() == questions.ASKED_FROM_BELOW | {dispatches.CANCEL_DISPATCH, STATUS_OF, HOME_OF}
+    for method in (dispatches.CANCEL_DISPATCH, STATUS_OF, HOME_OF):
         assert "only from above" in shown[method]
 
 

@@ -14,6 +14,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import records as rec
+from ote.clustercontroller.core.candidates import key
 from ote.clustercontroller.core.children import Children
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.evictions import in_messages
@@ -286,6 +287,8 @@ class Controller:
 
     def _attached(self, link: int, attachment: m.ClusterRecord) -> None:
         self.own.attached(attachment)
+        if self.parents.home is not None:
+            self.own.set_home(key(self.parents.home))
         self.registry.set_own(self.own.record())
         self.registry.told_nothing()
         self._evictions_owed.clear()

@@ -120,6 +120,12 @@ class OwnRecord:
             self._settings = drains
             self.changed()
 
+    def set_home(self, home: str) -> None:
+        """The configured parent as it is known now: by its name, once it has said it."""
+        if self._settings.configured_parent != home:
+            self._settings = replace(self._settings, configured_parent=home)
+            self.changed()
+
     def _merged(self) -> Facts:
         changes = self._changes
         labels = {k: v for k, v in self._settings.labels.items() if k not in changes.removed_labels} | changes.labels

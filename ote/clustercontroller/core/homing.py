@@ -12,7 +12,8 @@ from ote.clustercontroller.core.context import Context
 
 
 class Homing:
-    """`probe_at`: when to probe next. `trusted`: whether home may be taken back now."""
+    """`probe_at`: when to probe next. `trusted`: whether home may be taken back now. `away_since`: when home was lost,
+    None while it is the parent. `problem`: why it was not taken when it was tried last."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -21,6 +22,8 @@ class Homing:
         self._not_before = float("-inf")
         self._home_since = 0.0
         self._returned = False
+        self.away_since: float | None = ctx.now
+        self.problem = ""
 
     @property
     def trusted(self) -> bool:
@@ -30,13 +33,17 @@ class Homing:
         """A parent was taken. `home`: the configured one; `again`: this process had a parent before."""
         if home:
             self.probe_at = NEVER
+            self.away_since, self.problem = None, ""
             self._home_since = self._ctx.now
             self._returned = again
         else:
             self.probe_at = self._ctx.now + self._ctx.settings.probe_interval
+            if self.away_since is None:
+                self.away_since = self._ctx.now
 
     def lost_home(self) -> None:
         """The link to home broke."""
+        self.away_since = self._ctx.now
         lasted = self._ctx.now - self._home_since >= self._ctx.settings.return_lasted
         if lasted:
             self._wait = 0.0

@@ -146,6 +146,11 @@ class Parents:
         return self._candidates.home
 
     @property
+    def away_from_home(self) -> tuple[float, str] | None:
+        """Since when the configured parent is not the parent, and why it was not taken when it was tried last."""
+        return self._search.away_from_home
+
+    @property
     def attachment(self) -> m.ClusterRecord | None:
         """The record of the last attachment that was taken, signed."""
         return self._attachment
@@ -217,8 +222,11 @@ class Parents:
         self._candidates.drains(home, event.draining)
         if not event.draining and (event.connected or not self.connected):
             self._search.dial_home()
+        else:
+            self._search.tried(home, "it is draining" if event.draining else "it is cut off from the root")
 
     def probe_failed(self, event: ev.ProbeFailed) -> None:
+        self._search.tried(event.candidate, event.reason)
         self._ctx.log("debug", "probe failed", candidate=key(event.candidate), reason=event.reason)
 
     # --- dials ----------------------------------------------------------------------------------------------------
@@ -257,6 +265,7 @@ class Parents:
         link = self._links.get(number, DIALING)
         if link is not None:
             self._refusals.unreached(link.candidate, reason)
+            self._search.tried(link.candidate, reason)
             self._links.remove(link)
             self._search.next_dials(ended=True)
 
@@ -426,6 +435,7 @@ class Parents:
         if reason == "REPLACED" and self._replacing(link):
             return
         first = self._refusals.note(link.candidate, refused)
+        self._search.tried(link.candidate, f"{reason}: {refused.message}")
         if reason == "EVICTED" and self._links.active in (None, link):
             self._evicted = True
             self._callbacks.standing_changed()
@@ -461,6 +471,7 @@ class Parents:
     def _give_up(self, link: Link, reason: str) -> None:
         """Close a candidate that is not the parent, and go on."""
         self._ctx.log("debug", "candidate given up", candidate=key(link.candidate), reason=reason)
+        self._search.tried(link.candidate, reason)
         self._close(link, reason)
         self._gave_up(link)
 

@@ -66,6 +66,12 @@ class Search:
         return self.links.active is not None and self.cut_off.connected
 
     @property
+    def away_from_home(self) -> tuple[float, str] | None:
+        """See `Parents.away_from_home`."""
+        since = self.homing.away_since
+        return None if since is None or self.candidates.home is None else (since, self.homing.problem)
+
+    @property
     def next_wake(self) -> float:
         island = self._island_at if self.links.active is None else NEVER
         rounds = self._rounds.at if self.on and not self.links.among(ATTACHING) else NEVER
@@ -114,6 +120,11 @@ class Search:
         """Somebody is there: it is given time, and the next dial only helps if it is busy."""
         link.deadline = self._ctx.now + _ANSWERED_WITHIN
         self._rounds.put_off()
+
+    def tried(self, candidate: Alternate, problem: str) -> None:
+        """A candidate was not taken: of home it is remembered why."""
+        if self.candidates.is_home(candidate):
+            self.homing.problem = problem
 
     def dial_home(self) -> None:
         """Home has answered a probe as one that may be taken back."""

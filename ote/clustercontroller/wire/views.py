@@ -101,6 +101,10 @@ class ClusterViews:
             self.show_details(view, status.cluster_status, encode_totals(status.totals), at=details.at, stale=stale)
         return view
 
+    def moment(self, at: float) -> Timestamp:
+        """A time of the core's clock as people see it."""
+        return timestamp(self._wall(at))
+
     def show_details(
         self, view: cluster_pb2.Cluster, status: bytes, totals: cluster_pb2.Totals, *, at: float, stale: bool
     ) -> None:

@@ -142,6 +142,8 @@ def test_get_shows_a_cluster_and_its_status(root: FakeController, ctl: Ctl) -> N
     one.status.capacity.cpu_millis, one.status.usage.cpu_millis = 4000, 500
     one.status.capacity.memory_bytes, one.status.usage.memory_bytes = 8_000_000_000, 1_000_000_000
     one.draining = True
+    one.away_from_home_since.FromSeconds(1_800_000_000)
+    one.home_problem = "nobody is there"
     one.descendants = 4
     one.status_stale = True
     one.status_as_of.FromSeconds(int(time.time()) - 120)
@@ -155,14 +157,18 @@ def test_get_shows_a_cluster_and_its_status(root: FakeController, ctl: Ctl) -> N
 
     root.will("GetCluster", me, answer, me, answer)
     text = ctl.ok("cluster", "get", "edge-1")
-    for line in ("State:     OFFLINE", "Home:      east", "Draining:  yes", "Pods:      3 running, 0 failing"):
+    for line in ("State:     OFFLINE", "Draining:  yes", "Pods:      3 running, 0 failing"):
         assert line in text.splitlines()
+    home = "Home:      east, not there since 2027-01-15T08:00:00.000Z; tried last: nobody is there"
+    assert home in text.splitlines()
     assert "In use:    0.5 of 4 cores, 1.0 GB of 8.0 GB memory" in text.splitlines()
     assert "As of:     2m ago; it does not answer now" in text.splitlines()
     in_all = "4 of 5 clusters ready, 7 pods running, 0 failing, 1.5 of 8 cores, 2.0 GB of 16.0 GB memory"
     assert f"In all:    {in_all}" in text.splitlines()
     document = json.loads(ctl.ok("cluster", "get", "edge-1", "-o", "json"))
     assert document["status"]["workloads"] == {"Deployment": 2}
+    assert document["away_from_home_since"] == "2027-01-15T08:00:00.000Z"
+    assert document["home_problem"] == "nobody is there"
     assert (document["totals"]["clusters"], document["status_stale"]) == (5, True)
 
 

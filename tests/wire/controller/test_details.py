@@ -17,7 +17,7 @@ from ote.clustercontroller.details import STATUS_OF
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.wire.totals import totals_of
 from ote.model.errors import PermissionDenied
-from tests.wire.controller.tree import Tree, dispatch, until
+from tests.wire.controller.tree import Tree, dispatch, free_port, until
 
 
 def status(running: int, failing: int = 0) -> shim_pb2.ClusterStatus:
@@ -118,3 +118,31 @@ async def test_a_status_that_nobody_can_read_harms_nobody(line: Tree) -> None:
 async def test_nobody_below_asks_what_those_above_have(line: Tree) -> None:
     with pytest.raises(PermissionDenied):
         await line.nodes["edge"].shell.ask(line.uid("east"), STATUS_OF, line.uid("east").encode())
+
+
+async def test_a_configured_parent_that_is_wrong_is_seen_from_above_with_the_reason(line: Tree) -> None:
+    root = line.nodes["root"].shell.core.registry
+    right, wrong = line.nodes["east"].address, f"127.0.0.1:{free_port()}"
+    assert (await get(line, "edge")).configured_parent == "east"
+    assert not (await get(line, "edge")).HasField("away_from_home_since")
+    await line.stop("edge")
+    began = time.time()
+    await line.start("edge", "east", address=wrong, children=False)
+    await until(lambda: (entry := root.find("edge")) and entry.facts.configured_parent == wrong)
+    edge = await get(line, "edge")
+    assert edge.parent in ("root", "east")
+    assert edge.home_problem
+    assert abs(edge.away_from_home_since.ToSeconds() - began) < 5
+    own = await line.admin("edge", "root").clusters.GetCluster(cluster_pb2.GetClusterRequest(name="."))
+    assert own.cluster.home_problem
+    answer = await line.admin("edge", "root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
+    [problem] = [one for one in answer.problems if one.reason == "NOT_AT_HOME"]
+    assert problem.message == f"attached to {edge.parent} until {wrong} is back; tried last: {edge.home_problem}"
+    above = await line.admin("root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
+    [seen] = [one.message for one in above.problems if one.reason == "NOT_AT_HOME"]
+    assert seen == f"edge is below {edge.parent}, its home is {wrong}"
+    await line.stop("edge")
+    await line.start("edge", "east", address=right, children=False)
+    await until(lambda: (entry := root.find("edge")) and entry.facts.configured_parent == "east")
+    at_home = await get(line, "edge")
+    assert (at_home.parent, at_home.home_problem) == ("east", ""), "a right address is known by its name again"

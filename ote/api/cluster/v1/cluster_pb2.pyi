@@ -127,6 +127,8 @@ class Cluster(_message.Message):
     TOTALS_FIELD_NUMBER: _builtins.int
     STATUS_AS_OF_FIELD_NUMBER: _builtins.int
     STATUS_STALE_FIELD_NUMBER: _builtins.int
+    AWAY_FROM_HOME_SINCE_FIELD_NUMBER: _builtins.int
+    HOME_PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Name."""
     uid: _builtins.str
@@ -136,7 +138,7 @@ class Cluster(_message.Message):
     parent: _builtins.str
     """Output only. Name of the live (or last) parent; empty for the root."""
     configured_parent: _builtins.str
-    """Output only. Name of the parent from its settings; empty for the root."""
+    """Output only. Name of the parent from its settings, or its address while the name was never heard; empty for the root."""
     epoch: _builtins.int
     """Output only. Counts its attachments."""
     draining: _builtins.bool
@@ -151,6 +153,8 @@ class Cluster(_message.Message):
     """Output only. Number of clusters below it."""
     status_stale: _builtins.bool
     """Output only. The cluster itself could not be asked now: status and totals are what it told last."""
+    home_problem: _builtins.str
+    """Output only. Why its configured parent was not taken when that was tried last; empty when it was not tried yet."""
     @_builtins.property
     def state_since(self) -> _timestamp_pb2.Timestamp:
         """Output only. Since when the state is what it is, by the clock of the controller that was asked."""
@@ -195,6 +199,12 @@ class Cluster(_message.Message):
     def status_as_of(self) -> _timestamp_pb2.Timestamp:
         """Output only. As of when status and totals are so, by the clock of the controller that was asked."""
 
+    @_builtins.property
+    def away_from_home_since(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Since when it is not below its configured parent, by the clock of the controller that was asked; unset
+        when it is, and where GetCluster cannot ask the cluster itself.
+        """
+
     def __init__(
         self,
         *,
@@ -220,10 +230,12 @@ class Cluster(_message.Message):
         totals: Global___Totals | None = ...,
         status_as_of: _timestamp_pb2.Timestamp | None = ...,
         status_stale: _builtins.bool = ...,
+        away_from_home_since: _timestamp_pb2.Timestamp | None = ...,
+        home_problem: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen", "shim", b"shim", "state_since", b"state_since", "status", b"status", "status_as_of", b"status_as_of", "totals", b"totals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["away_from_home_since", b"away_from_home_since", "last_seen", b"last_seen", "shim", b"shim", "state_since", b"state_since", "status", b"status", "status_as_of", b"status_as_of", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "changed_facts", b"changed_facts", "configured_parent", b"configured_parent", "descendants", b"descendants", "draining", b"draining", "epoch", b"epoch", "instance", b"instance", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "parent", b"parent", "path", b"path", "shim", b"shim", "state", b"state", "state_since", b"state_since", "status", b"status", "status_as_of", b"status_as_of", "status_stale", b"status_stale", "tags", b"tags", "totals", b"totals", "uid", b"uid", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "away_from_home_since", b"away_from_home_since", "changed_facts", b"changed_facts", "configured_parent", b"configured_parent", "descendants", b"descendants", "draining", b"draining", "epoch", b"epoch", "home_problem", b"home_problem", "instance", b"instance", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "parent", b"parent", "path", b"path", "shim", b"shim", "state", b"state", "state_since", b"state_since", "status", b"status", "status_as_of", b"status_as_of", "status_stale", b"status_stale", "tags", b"tags", "totals", b"totals", "uid", b"uid", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -875,7 +875,7 @@ class Facts(_message.Message):
     version: _builtins.int
     """Required. Counts the changes, by the cluster itself."""
     configured_parent: _builtins.str
-    """Optional. Name of the configured parent."""
+    """Optional. Name of the configured parent, or its address while the name was never heard."""
     advertise: _builtins.str
     """Optional. Address for children; empty when it takes none."""
     draining: _builtins.bool
