@@ -88,8 +88,8 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
     stop_grace: Annotated[
         Duration,
         _doc(
-            "How long SIGTERM waits for the children to move elsewhere, if there is anybody they could move to; "
-            "a second signal ends at once."
+            "How long SIGTERM waits for the children to move elsewhere (those of a root cannot); a second signal ends "
+            "at once."
         ),
     ] = 10.0
     keep_dispatches: Annotated[int, _doc("Settled dispatches that are remembered, at most.")] = 10_000

@@ -20,9 +20,8 @@ Not here: who may open a link (`welcoming`), whether both ends count the same (`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
@@ -364,15 +363,6 @@ class Children:
         """Uids of the children that are attached."""
         return list(self._by_uid)
 
-    def have_nobody(self) -> bool:
-        """Whether none of the attached children is at home elsewhere, or told of anybody but this controller."""
-        above = self._parents.alternates
-        if above.siblings or above.parent is not None:
-            return False
-        others = [sibling.uid for sibling in islice(self._siblings(), 2)]
-        homes = {entry.facts.configured_parent for uid in self._by_uid if (entry := self._registry.get(uid))}
-        return all(others in ([], [uid]) for uid in self._by_uid) and homes <= {"", self._ctx.name}
-
     def links(self) -> Iterable[int]:
         """Numbers of the links of attached children."""
         return [child.number for child in self._by_uid.values()]
@@ -436,17 +426,15 @@ class Children:
 
     def _collect(self) -> Candidates:
         above, own = self._now_above()
-        me = m.Alternate(self._ctx.name, self._ctx.uid, own) if own else None
-        return Candidates(me, above.siblings, above.parent, self._siblings())
-
-    def _siblings(self) -> Iterator[m.Alternate]:
-        """The children that may be told to others."""
+        siblings = []
         for uid in self._by_uid:
             entry = self._registry.get(uid)
             if entry is None or entry.parent_uid != self._ctx.uid or not entry.up or entry.facts.draining:
                 continue
             if entry.facts.advertise:
-                yield m.Alternate(entry.name, uid, entry.facts.advertise)
+                siblings.append(m.Alternate(entry.name, uid, entry.facts.advertise))
+        me = m.Alternate(self._ctx.name, self._ctx.uid, own) if own else None
+        return Candidates(me, above.siblings, above.parent, siblings)
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -47,12 +47,10 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 @dataclass(slots=True)
 class _Waiting:
-    """Somebody who is answered when the children have moved, or when the time is over; `stops` also when those that are
-    left have nowhere to go."""
+    """Somebody who is answered when the children have moved, or when the time is over."""
 
     until: float
     done: Callable[[list[str]], None]
-    stops: bool = False
 
 
 class Controller:
@@ -476,21 +474,20 @@ class Controller:
             self.parents.stop()
             self._stopping = (event.request, stayed)
 
-        self._waiting.append(_Waiting(self.ctx.now + event.grace, leave, stops=True))
+        grace = 0.0 if self.parents.is_root else event.grace  # a root has nobody to hand its children to
+        self._waiting.append(_Waiting(self.ctx.now + grace, leave))
         names = self._names(self.children.remaining())
-        if names and not self.children.have_nobody():
+        if names and grace:
             text = "waiting for the children to move; a second signal ends at once"
-            self.ctx.log("info", text, children=len(names), among_them=names[:_NAMED], at_most=event.grace)
+            self.ctx.log("info", text, children=len(names), among_them=names[:_NAMED], at_most=grace)
 
     def _names(self, uids: Iterable[str]) -> list[str]:
         return [entry.name if (entry := self.registry.get(uid)) else uid for uid in uids]
 
     def _check_waiting(self) -> None:
         stayed = self.children.remaining()
-        settled = not self.registry.has_leaving
-        moved = settled and not stayed
-        nowhere = settled and any(one.stops for one in self._waiting) and self.children.have_nobody()
-        due = [one for one in self._waiting if moved or (one.stops and nowhere) or one.until <= self.ctx.now]
+        moved = not stayed and not self.registry.has_leaving
+        due = [waiting for waiting in self._waiting if moved or waiting.until <= self.ctx.now]
         if due:
             names = self._names(stayed)
             self._waiting = [waiting for waiting in self._waiting if waiting not in due]

@@ -613,7 +613,6 @@ def test_an_eviction_on_disk_holds_after_a_restart() -> None:
 def test_stopping_moves_the_children_away_then_says_goodbye_then_answers() -> None:
     seat = Seat()
     east = seat.child("east")
-    seat.from_parent(m.Alternates(parent=PARENT))
     seat.do(ev.Stop(1, 2.0))
     assert [beat.draining for beat in seat.sent(east, m.Beat)] == [True]
     assert seat.sent(seat.up, m.Goodbye) == []
@@ -626,25 +625,13 @@ def test_stopping_moves_the_children_away_then_says_goodbye_then_answers() -> No
     assert [(answer.request, answer.value) for answer in seat.of(fx.Answer)] == [(1, ["east"])]
 
 
-@pytest.mark.parametrize("others", ["nobody", "a leaf", "a hub", "its own home"])
-def test_who_stops_does_not_wait_for_children_that_have_nowhere_to_go(others: str) -> None:
-    seat = Seat(root=True)
-    seat.child("east", facts=m.Facts(version=1, configured_parent="west" if others == "its own home" else "c"))
-    if others in ("a leaf", "a hub"):
-        seat.child("west", facts=m.Facts(version=1, advertise="w:1" if others == "a hub" else ""))
-    seat.do(ev.Stop(1, 2.0))
-    waited = [log for log in seat.of(fx.Log) if log.message.startswith("waiting for the children")]
-    assert bool(waited) == (not seat.of(fx.Answer)) == (others in ("a hub", "its own home"))
-
-
-def test_who_stops_does_not_wait_for_the_last_one_that_stayed_when_the_others_have_moved() -> None:
+def test_a_root_that_stops_does_not_wait_for_there_is_nobody_to_take_its_children() -> None:
     seat = Seat(root=True)
     east, west = (seat.child(name, facts=replace(HUB, advertise=f"{name}:1")) for name in ("east", "west"))
     seat.do(ev.Stop(1, 60.0))
-    assert not seat.of(fx.Answer)
-    seat.from_child(east, m.Goodbye(1, 2))
-    seat.from_child(west, m.News([make_record("east", "west", epoch=2)]))
-    assert [(answer.request, answer.value) for answer in seat.of(fx.Answer)] == [(1, ["west"])]
+    assert [beat.draining for link in (east, west) for beat in seat.sent(link, m.Beat)] == [True, True]
+    assert [(answer.request, answer.value) for answer in seat.of(fx.Answer)] == [(1, ["east", "west"])]
+    assert not [log for log in seat.of(fx.Log) if log.message.startswith("waiting for the children")]
 
 
 # --- questions ----------------------------------------------------------------------------------------------------
