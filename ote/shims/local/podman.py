@@ -30,6 +30,8 @@ from ote.shims.local.ports import Ended, Plan
 from ote.shims.local.processes import gone
 
 _COMMANDS_AT_ONCE = 4
+_STOPS_AT_ONCE = 32
+"""Each lasts as long as its container takes to end: all else goes on meanwhile."""
 _QUICK, _PULLING = 60.0, 1800.0
 _PASSED_ON = ("image", "imagePullPolicy", "resources", "workingDir")
 _SETTLE_ROUNDS = 100
@@ -62,8 +64,10 @@ class PodmanDriver:
             raise FailedPrecondition("NO_PODMAN", "podman is not installed: install it, or use --driver process")
         self._podman = found
         self._pods = data_dir / "pods"
-        self._executor = ThreadPoolExecutor(_COMMANDS_AT_ONCE, thread_name_prefix="podman")
-        self._making: dict[str, asyncio.Lock] = {}
+        self._quick = ThreadPoolExecutor(_COMMANDS_AT_ONCE, thread_name_prefix="podman")
+        self._making = ThreadPoolExecutor(_COMMANDS_AT_ONCE, thread_name_prefix="podman make")
+        self._ending = ThreadPoolExecutor(_STOPS_AT_ONCE, thread_name_prefix="podman stop")
+        self._turns: dict[str, asyncio.Lock] = {}
         self._held: dict[str, set[int]] = {}
         self._stopping: dict[tuple[str, int], float] = {}
 
@@ -98,12 +102,14 @@ class PodmanDriver:
 
     async def _start(self, plan: Plan, started: Callable[[], None]) -> Ended:
         key = (_container_name(plan), plan.attempt)
-        async with self._making.setdefault(plan.pod.uid, asyncio.Lock()):
+        async with self._turns.setdefault(plan.pod.uid, asyncio.Lock()):
             made = await self._make(plan)
         if made.code:
             return Ended(128, f"podman cannot make the pod: {_brief(made.error)}")
         if key in self._stopping:
             return Ended(None)
+        if leading_out := await asyncio.to_thread(self._leading_out, plan):
+            return Ended(128, f"the subPath {leading_out!r} leads out of its volume")
         before = await self._state(plan)
         await asyncio.to_thread(self._claim(plan).write_text, before.started if before else "")
         answer = await self._run("start", _container_name(plan))
@@ -139,7 +145,7 @@ class PodmanDriver:
         """Removes the pod and its folder."""
         await self._run("pod", "rm", "--force", "--ignore", "--time", "0", _pod_name(uid))
         self._held.pop(uid, None)
-        self._making.pop(uid, None)
+        self._turns.pop(uid, None)
         await asyncio.to_thread(PodFolder(self._pods, uid).remove)
 
     async def execute(self, plan: Plan, command: Sequence[str], timeout: float) -> str:
@@ -159,7 +165,8 @@ class PodmanDriver:
         return await asyncio.to_thread(_log_end, Path(answer.output.decode().strip()), lines, limit)
 
     async def _stop(self, name: str, grace: float) -> None:
-        await self._run("stop", "--ignore", "--time", str(int(grace)), name, seconds=grace + _QUICK)
+        stop = ("stop", "--ignore", "--time", str(int(grace)), name)
+        await self._run(*stop, seconds=grace + _QUICK, pool=self._ending)
 
     async def _make(self, plan: Plan) -> _Answer:
         """Plays the pod unless it exists already."""
@@ -169,7 +176,8 @@ class PodmanDriver:
             return _Answer(0, b"", "")
         file = await asyncio.to_thread(self._write, plan)
         log = ("--log-driver", "k8s-file", "--log-opt", f"max-size={LOG_LIMIT}")
-        answer = await self._run("kube", "play", "--quiet", "--start=false", *log, str(file), seconds=_PULLING)
+        play = ("kube", "play", "--quiet", "--start=false", *log, str(file))
+        answer = await self._run(*play, seconds=_PULLING, pool=self._making)
         if answer.code:
             self._held.pop(uid, None)
             await self._run("pod", "rm", "--force", "--ignore", "--time", "0", _pod_name(uid))
@@ -184,6 +192,15 @@ class PodmanDriver:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             json.dump(pod_manifest(plan, folder.path.absolute()), out)
         return file
+
+    def _leading_out(self, plan: Plan) -> str:
+        """A part of a volume that containers have turned into a link to somewhere else."""
+        volumes = PodFolder(self._pods, plan.pod.uid).path / "volumes"
+        for mount in plan.container.volume_mounts:
+            volume = (volumes / mount.name).resolve()
+            if mount.sub_path and not (volume / mount.sub_path).resolve().is_relative_to(volume):
+                return mount.sub_path
+        return ""
 
     def _claim(self, plan: Plan) -> Path:
         return PodFolder(self._pods, plan.pod.uid).container(plan.container.name) / f"claim.{plan.attempt}"
@@ -226,10 +243,10 @@ class PodmanDriver:
         pid = int(state["Pid"]) if state["Status"] in ("running", "stopping", "paused") else 0
         return _State(state["Status"], pid, int(state["ExitCode"]), str(state["StartedAt"]))
 
-    async def _run(self, *arguments: str, seconds: float = _QUICK) -> _Answer:
+    async def _run(self, *arguments: str, seconds: float = _QUICK, pool: ThreadPoolExecutor | None = None) -> _Answer:
         """Runs podman. Raises TimeoutError."""
         call = functools.partial(_call, [self._podman, *arguments], seconds)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return await asyncio.get_running_loop().run_in_executor(pool or self._quick, call)
 
 
 def pod_manifest(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -246,7 +263,9 @@ def pod_manifest(plan: Plan, folder: Path) -> dict[str, Any]:
                 with contextlib.suppress(OSError):
                     path.mkdir(parents=True)
             volumes.append({"name": name, "hostPath": {"path": str(path)}})
-            read_only = {"readOnly": True} if raw_mount.get("readOnly") else {}
+            # What the shim writes no container may: a link put there would lead its writing to a file of the machine.
+            written_by_us = plan.volumes[mount.name] is not None
+            read_only = {"readOnly": True} if written_by_us or raw_mount.get("readOnly") else {}
             mounts.append({"name": name, "mountPath": mount.mount_path, **read_only})
         container: dict[str, Any] = {key: raw[key] for key in _PASSED_ON if key in raw}
         container |= {"name": one.container.name, "volumeMounts": mounts, "ports": _mapped(one)}

@@ -22,7 +22,23 @@ from .manifests import config, deployment, job, pod, secret, together
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 IMAGE = "localhost/ote-test-busybox:1"
-APPLETS = ("sh", "sleep", "httpd", "cat", "echo", "env", "true", "false", "test", "touch", "seq")
+APPLETS = (
+    "sh",
+    "sleep",
+    "httpd",
+    "cat",
+    "echo",
+    "env",
+    "true",
+    "false",
+    "test",
+    "touch",
+    "seq",
+    "ln",
+    "ls",
+    "mv",
+    "rmdir",
+)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +169,46 @@ async def test_what_ended_while_the_shim_was_away_is_found_with_its_exit_code(lo
     await local.start()
     (found,) = await local.until(lambda pods: pods[0]["status"]["phase"] == "Failed")
     assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 5
+
+
+async def test_what_the_shim_writes_no_container_can_turn_into_a_link_out_of_it(local: Local) -> None:
+    outside = local.folder / "outside"
+    outside.mkdir()
+    script = f"mv /c/x /c/y; ln -s {outside} /c/x; echo tried; exec sleep 600"
+    one = shell(script, volumeMounts=[{"name": "c", "mountPath": "/c"}])
+    volume = {"name": "c", "configMap": {"name": "c", "items": [{"key": "k", "path": "x/k"}]}}
+    await local.applied(together(config("c", k="one"), pod("p", one, volumes=[volume])))
+    assert (await local.log("p")).endswith("tried\n")
+    await local.applied(config("c", k="two"))
+    file = local.data / "pods" / (await local.pod())["metadata"]["uid"] / "volumes" / "c" / "x" / "k"
+    async with asyncio.timeout(5):
+        while not file.exists() or file.read_text() != "two":
+            await asyncio.sleep(0.02)
+    assert not list(outside.iterdir())
+
+
+async def test_a_part_of_a_volume_that_became_a_link_is_not_mounted_again(local: Local) -> None:
+    outside = local.folder / "outside"
+    outside.mkdir()
+    (outside / "private").touch()
+    script = f"ls /part; rmdir /all/part && ln -s {outside} /all/part; exit 1"
+    mounts = [{"name": "w", "mountPath": "/all"}, {"name": "w", "mountPath": "/part", "subPath": "part"}]
+    volumes = [{"name": "w", "emptyDir": {}}]
+    result = await local.apply(pod("p", shell(script, volumeMounts=mounts), volumes=volumes), seconds=6)
+    assert "leads out of its volume" in result.message
+    assert "private" not in await local.log("p")
+
+
+async def test_pods_that_take_long_to_end_hold_up_nothing_else(local: Local) -> None:
+    stubborn = shell("trap '' TERM; while :; do sleep 1; done")
+    many = [pod(f"p{number}", stubborn, terminationGracePeriodSeconds=8) for number in range(4)]
+    await local.applied(together(pod("other", shell("echo here; exec sleep 600")), *many))
+    ending = asyncio.create_task(local.delete(*(f"Pod/p{number}" for number in range(4))))
+    await asyncio.sleep(1)
+    async with asyncio.timeout(4):
+        assert await local.log("other") == "here\n"
+    assert not ending.done()
+    await ending
 
 
 async def test_an_image_that_is_not_there_is_named(local: Local) -> None:
