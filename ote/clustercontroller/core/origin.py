@@ -69,12 +69,12 @@ _ENDS = frozenset({SUCCEEDED, FAILED, CANCELLED, EXPIRED, OUTCOME_UNKNOWN})
 
 
 class Origin:
-    """The one end of a dispatch. `own` is shared with the parts that write it; only its incarnation is changed here."""
+    """The one end of a dispatch. `own` is shared with the parts that write it; of it only the incarnation is changed,
+    by the ledger."""
 
     def __init__(self, ctx: Context, clusters: Clusters, route: Route, own: Self) -> None:
         self._ctx = ctx
         self._clusters = clusters
-        self._own = own
         self._timers = Timers(ctx)
         self._first_time = self._timers.line(least_delay(ctx), lambda dispatch: not dispatch.open, self._not_answered)
         self._ledger = Ledger(ctx, own, self._timers)
@@ -251,7 +251,6 @@ class Origin:
             labels=event.labels,
             created=event.created,
             number=self._ledger.new_number(),
-            incarnation=self._own.incarnation,
             targets=[],
             accepted=now,
         )
@@ -376,7 +375,7 @@ class Origin:
 
     def memory_lost(self) -> None:
         """The disk was set back: numbers that this origin does not know of have been used."""
-        self._ledger.new_incarnation(self._own.incarnation + 1)
+        self._ledger.new_incarnation()
 
     # --- reports --------------------------------------------------------------------------------------------------
 
@@ -402,12 +401,14 @@ class Origin:
             self._sending.ack(report)
 
     def _check_memory(self, report: m.Report) -> None:
-        """A target that knows of more than was sent tells that this origin's disk was set back."""
-        own = self._own
-        if report.incarnation > own.incarnation:
-            self._ledger.new_incarnation(report.incarnation + 1)
-        elif report.incarnation == own.incarnation and report.highest_seq > self._ledger.last(report.target_uid):
-            self._ledger.new_incarnation(own.incarnation + 1)
+        """A target that knows of more than was sent tells that this origin's disk was set back, or lies. So it counts
+        anew with this one only: each other one will tell, should it know of more, by the first that it is sent."""
+        ledger, uid = self._ledger, report.target_uid
+        if self._clusters.get(uid) is None:
+            return
+        known = ledger.incarnation(uid)
+        if report.incarnation > known or (report.incarnation == known and report.highest_seq > ledger.last(uid)):
+            ledger.new_incarnation_for(uid, report.incarnation + 1)
 
     def _heard(self, target: OriginTarget) -> None:
         target.heard = self._ctx.now

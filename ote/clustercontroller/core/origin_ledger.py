@@ -48,6 +48,8 @@ class Ledger:
         self.unsettled = 0
         """Targets that are not final."""
         self._number = 0
+        self._above: dict[str, int] = {}
+        """By how much the incarnation for a cluster is above this origin's own, where it is."""
         self._last: dict[str, int] = {}
         self._written: dict[str, int] = {}
         self._done: deque[tuple[float, str]] = deque()
@@ -60,7 +62,9 @@ class Ledger:
     def load(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what was on disk; nothing is sent by it."""
         for uid, sequence in tables.get("sequences", {}).items():
-            if sequence.incarnation == self._own.incarnation:
+            if sequence.above:
+                self._above[uid] = sequence.above
+            if sequence.incarnation == self.incarnation(uid):
                 self._last[uid] = self._written[uid] = sequence.last
         newer: dict[str, dict[str, TargetRow]] = {}
         for key, row in tables.get("targets", {}).items():
@@ -98,26 +102,42 @@ class Ledger:
         if dispatch.unsettled < targets:
             ctx.count("ote_dispatch_settled_total", UNREACHABLE, value=targets - dispatch.unsettled)
 
+    def incarnation(self, uid: str) -> int:
+        """The memory in which the numbers for a cluster count."""
+        return self._own.incarnation + self._above.get(uid, 0)
+
     def last(self, uid: str) -> int:
-        """The highest number used for a cluster by this incarnation."""
+        """The highest number used for a cluster by its incarnation."""
         return self._last.get(uid, 0)
 
     def forget_cluster(self, uid: str) -> None:
         """Drop the numbers used for a cluster that is a member no more."""
         self._last.pop(uid, None)
-        if self._written.pop(uid, None) is not None:
-            self._ctx.remove("sequences", uid)
+        self._above.pop(uid, None)
+        self._written.pop(uid, None)
+        self._ctx.remove("sequences", uid)
 
-    def new_incarnation(self, at_least: int) -> None:
-        """Count from 1 again, above all incarnations known: some of what this origin did was forgotten by it."""
-        self._own.incarnation = max(self._own.incarnation + 1, at_least)
+    def new_incarnation(self) -> None:
+        """Count from 1 again with every cluster: some of what this origin did was forgotten by it."""
+        self._own.incarnation += 1
         self._last.clear()
         self._written.clear()
         self._ctx.put_self(self._own)
         self._ctx.log("warning", "dispatches sent before are not known here", incarnation=self._own.incarnation)
 
+    def new_incarnation_for(self, uid: str, incarnation: int) -> None:
+        """Count from 1 again with one cluster, which alone has said that it knows of more: it may lie."""
+        self._above[uid] = incarnation - self._own.incarnation
+        self._last[uid] = 0
+        self._write_sequence(uid)
+        self._ctx.log("warning", "a target knows of more than was sent from here", target=uid, incarnation=incarnation)
+
+    def _write_sequence(self, uid: str) -> None:
+        last = self._written[uid] = self._last[uid]
+        self._ctx.put("sequences", uid, Sequence(self.incarnation(uid), last, self._above.get(uid, 0)))
+
     def _count(self, row: TargetRow) -> None:
-        if row.incarnation == self._own.incarnation and row.seq > self._last.get(row.uid, 0):
+        if row.incarnation == self.incarnation(row.uid) and row.seq > self._last.get(row.uid, 0):
             self._last[row.uid] = row.seq
 
     def _index(self, target: OriginTarget) -> None:
@@ -150,8 +170,9 @@ class Ledger:
         A number that was taken back is used again, unless the incarnation has changed meanwhile.
         """
         row = target.row
-        if not row.seq or row.incarnation != self._own.incarnation:
-            row.incarnation = self._own.incarnation
+        incarnation = self.incarnation(row.uid)
+        if not row.seq or row.incarnation != incarnation:
+            row.incarnation = incarnation
             row.seq = self._last[row.uid] = self._last.get(row.uid, 0) + 1
         row.after = self.chain(row.uid).after(row.incarnation, journal_id)
         row.journal_id = journal_id
@@ -296,9 +317,8 @@ class Ledger:
         dispatch = self.dispatches.pop(dispatch_id)
         for uid, target in dispatch.targets.items():
             row = target.row
-            if row.incarnation == self._own.incarnation and row.seq > self._written.get(uid, 0) and uid in self._last:
-                self._written[uid] = self._last[uid]
-                ctx.put("sequences", uid, Sequence(row.incarnation, self._last[uid]))
+            if row.incarnation == self.incarnation(uid) and row.seq > self._written.get(uid, 0) and uid in self._last:
+                self._write_sequence(uid)
             if len(dispatch.targets) > 1:
                 ctx.remove("targets", f"{dispatch.row.key}/{uid}")
         ctx.remove("dispatches", dispatch.row.key)

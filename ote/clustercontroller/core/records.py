@@ -24,7 +24,7 @@ class Self:
     draining_since_ms: int = 0
     """By the wall clock, to be shown."""
     incarnation: int = 1
-    """Memory of this origin; grows when it learns that it has lost some."""
+    """Memory of this origin; grows when it learns that its disk was set back."""
     journal_id: str = ""
     journal_number: int = 0
     """Changes of the journal up to this number may have been used (written with each journal row as it grows)."""
@@ -112,7 +112,6 @@ class DispatchRow:
     created: float
     number: int
     """Order of acceptance at this origin."""
-    incarnation: int
     targets: list[TargetRow]
     cancelled: bool = False
     accepted: float = 0.0
@@ -130,6 +129,9 @@ class Sequence:
 
     incarnation: int
     last: int
+    above: int = 0
+    """By how much it counts above this origin's own incarnation with this target, which has told of more than was
+    known."""
 
 
 @dataclass(slots=True)

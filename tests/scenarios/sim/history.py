@@ -43,7 +43,7 @@ class History:
         self.log: deque[str] = deque(maxlen=2000)
         self.disasters = rng.random() < 0.5
         """Disks are lost and set back, machines cloned."""
-        self.focus = rng.choice(["all", "all", "memory", "moves", "load"])
+        self.focus = rng.choice(["all", "all", "memory", "root", "moves", "load"])
         self.retired: set[Site] = set()
         self._asleep: dict[Site, float] = {}
         self._submitted: list[Submitted] = []
@@ -178,8 +178,17 @@ class History:
     def snapshot(self) -> None:
         self.world.snapshot(self.pick())
 
+    def snapshot_root(self) -> None:
+        self.world.snapshot(self.world.sites["root"])
+
     def roll_back(self) -> None:
-        site = self.pick()
+        self._roll_back(self.pick())
+
+    def roll_back_root(self) -> None:
+        """Of all origins, the one that no parent tells."""
+        self._roll_back(self.world.sites["root"])
+
+    def _roll_back(self, site: Site) -> None:
         if not site.snapshots:
             return
         self.say(f"roll back {site.name}")
@@ -304,7 +313,8 @@ class History:
                 self.say(f"kill and start {origin.name}")
                 self.world.kill(origin)
                 self.world.start(origin)
-        self.world.start(site)
+        if site.process is None:
+            self.world.start(site)
 
     def restart_shim(self) -> None:
         site = self.pick("e")
@@ -325,6 +335,8 @@ class History:
         if self.focus == "memory" and self.disasters:
             often += [self.snapshot] * 8 + [self.submit] * 4 + [self.restart_shim] * 3
             disasters += [self.roll_back] * 8
+        elif self.focus == "root" and self.disasters:
+            often += [self.snapshot_root] * 3 + [self.submit] * 6 + [self.roll_back_root] * 2
         elif self.focus == "moves":
             often = [self.cut, self.cut_home, self.heal, self.break_link, self.kill, self.start, self.sleep, self.delay]
             often += [self.isolate, self.submit, self.submit]

@@ -618,17 +618,49 @@ def test_the_chain_of_a_new_journal_does_not_name_changes_of_the_old_one() -> No
     assert end.take() == [("deliver", "d2", [(E1, 2, 0, 1)])]
 
 
+def incarnations(end: OriginEnd) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """What was sent since the last call: (dispatch, incarnation, [(uid, seq)])."""
+    sent, end.sent = end.sent, []
+    delivers = [item for item in sent if isinstance(item, m.Deliver)]
+    return [(item.dispatch_id, item.incarnation, [(aim.uid, aim.seq) for aim in item.targets]) for item in delivers]
+
+
 def test_a_target_that_knows_more_tells_that_memory_was_lost() -> None:
     end = OriginEnd(online(E1))
     end.submit("d1", E1)
     end.report("d1", E1, m.FORGOTTEN, highest_seq=40)
-    assert end.own.incarnation == 2
-    assert end.disk.tables["self"]["self"].incarnation == 2
+    end.take()
     end.submit("d2", E1)
-    assert end.sent[-1].incarnation == 2  # type: ignore[union-attr]
-    assert end.take()[-1] == ("deliver", "d2", [(E1, 1, 0, 1)])
+    assert incarnations(end) == [("d2", 2, [(E1, 1)])]
     end.report("d2", E1, m.FORGOTTEN, incarnation=9)
-    assert end.own.incarnation == 10
+    end.submit("d3", E1)
+    assert incarnations(end) == [("d3", 10, [(E1, 1)])]
+    end.crash()
+    incarnations(end)
+    end.submit("d4", E1)
+    assert incarnations(end) == [("d4", 10, [(E1, 2)])]
+    end.handle(end.origin.memory_lost)
+    end.crash()
+    incarnations(end)
+    end.submit("d5", E1)
+    assert incarnations(end) == [("d5", 11, [(E1, 1)])]
+
+
+@pytest.mark.parametrize("lie", [{"incarnation": 2**61}, {"highest_seq": 2**61}])
+def test_a_target_that_lies_of_what_it_knows_harms_nobody_else(lie: dict[str, int]) -> None:
+    end = OriginEnd(online(E1, E2))
+    end.submit("d1", E1, E2)
+    end.report("d1", E1, m.RECEIVED, **lie)
+    end.report("d1", "uid-nobody", m.RECEIVED, **lie)
+    incarnations(end)
+    end.submit("d2", E1, E2)
+    raised = lie.get("incarnation", 1) + 1
+    assert sorted(incarnations(end)) == [("d2", 1, [(E2, 2)]), ("d2", raised, [(E1, 1)])]
+    assert [*end.disk.tables["sequences"]] == [E1]
+    end.report("d1", E2, m.RESULT, state="SUCCEEDED")
+    end.handle(end.origin.memory_lost)
+    end.submit("d3", E2)
+    assert incarnations(end) == [("d3", 2, [(E2, 1)])]
 
 
 def test_what_was_turned_back_gets_a_new_number_in_a_new_incarnation() -> None:
