@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from ote.clustercontroller.core.controller import Controller
 from ote.clustercontroller.core.welcoming import EVICTED_TEXT
+from ote.clustercontroller.tunnel import CONNECT
 from ote.model.errors import OteError, PermissionDenied
 from ote.pki import is_vouched_from_above
 from ote.rpc.peer import PERSON_ROLES, Peer, Role
@@ -38,12 +39,18 @@ class Admission:
         self._asking: set[str] = set()
 
     def admit(self, peer: Peer, method: str) -> None:
-        """Errors: PermissionDenied (EVICTED, ISSUER_EVICTED, ROLE_NOT_ALLOWED)."""
+        """Errors: PermissionDenied (EVICTED, KEY_MISMATCH, ISSUER_EVICTED, ROLE_NOT_ALLOWED).
+
+        Any authority can make a certificate in the name of any member: the key tells. Who connects is told so by the
+        core, in answer to its hello.
+        """
         if peer.is_local:
             return
         evicted = self._core.registry.evicted
         if peer.role in _MEMBERS and peer.uid in evicted:
             raise PermissionDenied("EVICTED", f"{peer.name} ({peer.uid}) {EVICTED_TEXT}")
+        if peer.role in _MEMBERS and method != CONNECT and self.key_of(peer.uid) not in (b"", peer.public_key):
+            raise PermissionDenied("KEY_MISMATCH", f"{peer.name} ({peer.uid}) is known with another key")
         if evicted and not evicted.isdisjoint(peer.vouched_by.split(".")):
             self._check_known(peer)
         if peer.role in PERSON_ROLES and not is_vouched_from_above(peer.vouched_by, self._host()):

@@ -180,6 +180,8 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
             raise PermissionDenied("TOKEN_UNKNOWN", "this controller does not know the token; ask for another")
         if self._tree.evicted(request.uid):
             raise PermissionDenied("EVICTED", "this identity was evicted; start with an empty data directory")
+        if self._tree.key_of(request.uid) not in (b"", key):
+            raise PermissionDenied("KEY_MISMATCH", "this uid is known with another key")
         if request.wants_children and not token.allow_children:
             raise PermissionDenied(
                 "CHILDREN_NOT_ALLOWED",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import Counter
 from typing import Any
 
+import grpc.aio
 import msgspec
 import pytest
 
@@ -346,6 +348,27 @@ async def test_outputs_are_taken_only_from_those_that_have_the_cluster_below(thr
     assert await push("root", "c" * 32) == "NOT_BELOW"
     assert await push("e1", "c" * 32) == "DISPATCH_NOT_FOUND"
     assert not three.nodes["root"].outputs.get("c" * 32, three.uid("e1"))
+
+
+async def test_a_region_cannot_bring_or_fetch_in_the_name_of_another_by_a_certificate_of_its_own(three: Tree) -> None:
+    root, dispatch_id = three.nodes["root"], secrets.token_hex(16)
+    request = route_pb2.DispatchRequest(
+        dispatch_id=dispatch_id, selector=cluster_pb2.Selector(clusters="e1,w1"), command=NOOP
+    )
+    async for _ in three.admin("root").routes.Dispatch(request):
+        pass
+    forged = three.as_("root", three.mint("east", "west", three.uid("west")))
+    header = route_pb2.OutputHeader(
+        origin_uid=three.uid("root"), dispatch_id=dispatch_id, target_uid=three.uid("w1"), size=3
+    )
+    push = forged.routes.PushOutput()
+    await push.write(route_pb2.PushOutputRequest(header=header))
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await push.write(route_pb2.PushOutputRequest(data=b"lie"))
+    assert (await refused(push.read())).reason == "KEY_MISMATCH"
+    assert root.outputs.get(dispatch_id, three.uid("w1")) == b""
+    fetch = forged.routes.FetchPieces()
+    assert (await refused(fetch.read())).reason == "KEY_MISMATCH"
 
 
 # --- authorities --------------------------------------------------------------------------------------------------
