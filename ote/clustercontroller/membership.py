@@ -40,6 +40,9 @@ _ENROL_TIMEOUT = 15.0
 _ENROL_RETRY = (0.5, 1.0, 2.0, 5.0)
 _PASSING = frozenset({"CONNECTION_FAILED", "DEADLINE_EXCEEDED", "TOKEN_MAKER_UNREACHABLE", "NO_ROUTE", "NO_ANSWER"})
 """Reasons for which joining is tried again, for as long as it takes."""
+LOOK = 3600.0
+"""Seconds after which the end of a certificate is looked at again: meanwhile the clock may be set, or the machine
+sleep, which no timer counts."""
 _RENEW_TIMEOUT = 10.0
 _RENEW_AT = 2 / 3
 """Fraction of a certificate's life after which it is renewed."""
@@ -304,7 +307,10 @@ class Membership:
         while True:
             begun = time.time()
             life = max(1.0, min(self.lifetime, self.expires - begun))
-            await asyncio.sleep(life * _RENEW_AT)
+            left = life * _RENEW_AT
+            while left > 0:
+                await asyncio.sleep(min(left, LOOK))
+                left = begun + life * _RENEW_AT - time.time()
             while self.expires - time.time() < life * (1 - _RENEW_AT) * 1.5:
                 if await self._renew_once(parent()):
                     renewed()

@@ -18,10 +18,11 @@ from ote.clustercontroller.core.origin_state import OriginDispatch
 from ote.clustercontroller.core.records import TargetRow
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH, Dispatches, is_final
 from ote.clustercontroller.many import Many
+from ote.clustercontroller.membership import LOOK
 from ote.clustercontroller.outputs import Outputs
 from ote.clustercontroller.payloads import Payloads
 from ote.clustercontroller.shell import Shell
-from ote.clustercontroller.tunnel import add_connect
+from ote.clustercontroller.tunnel import ChildLink, add_connect
 from ote.clustercontroller.wire import views
 from ote.model.errors import (
     FailedPrecondition,
@@ -73,9 +74,7 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         if len(self._shell.links_of(peer.uid)) >= _MAX_TUNNELS:
             raise ResourceExhausted("TOO_MANY_TUNNELS", f"{peer.name} has {_MAX_TUNNELS} tunnels open", retry_after=5.0)
         link = self._shell.child_link(peer)
-        expiry = asyncio.get_running_loop().call_later(
-            min(max(0.0, peer.not_after - time.time()), 1e6), link.end, "CERTIFICATE_EXPIRED"
-        )
+        expiry = _Expiry(link, peer.not_after)
         try:
             await link.serve(context)
         finally:
@@ -266,6 +265,28 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         except (OteError, TimeoutError):
             return -1.0
         return (time.perf_counter() - begun) * 1000
+
+
+class _Expiry:
+    """Ends a link with the certificate that it was opened with."""
+
+    def __init__(self, link: ChildLink, not_after: float) -> None:
+        self._link = link
+        self._not_after = not_after
+        self._wait(not_after - time.time())
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._not_after - time.time()
+        if left <= 0:
+            self._link.end("CERTIFICATE_EXPIRED")
+        else:
+            self._wait(left)
+
+    def _wait(self, left: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(min(max(0.0, left), LOOK), self._look)
 
 
 def add_routes(servicer: RouteServicer, server: grpc.aio.Server) -> None:

@@ -9,6 +9,8 @@ import stat
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -20,6 +22,7 @@ from structlog.testing import capture_logs
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.trust.v1 import trust_pb2
+from ote.clustercontroller import membership, routes
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.trust import TokenRow
@@ -328,6 +331,44 @@ async def test_no_parent_puts_another_root_in_the_place_of_the_trees(
     await renewed(tree.authority("root"))
     assert kept()["root.pem"] == before["root.pem"]
     assert kept()["certificate.pem"] != before["certificate.pem"]
+
+
+async def test_a_certificate_is_renewed_in_time_also_when_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = 0.0
+    monkeypatch.setattr(membership, "time", SimpleNamespace(time=lambda: time.time() + ahead))
+    monkeypatch.setattr(membership, "LOOK", 0.02)
+    own = membership.Membership.open(tmp_path / "root", "root", 30 * 86400.0)
+    own.found()
+    renewed = asyncio.Event()
+    keeping = asyncio.create_task(own.keep_fresh(lambda: None, renewed.set))
+    await asyncio.sleep(0.1)
+    assert not renewed.is_set()
+    ahead = 21 * 86400.0
+    await asyncio.wait_for(renewed.wait(), 2.0)
+    keeping.cancel()
+
+
+async def test_a_tunnel_lives_as_long_as_its_certificate(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "LOOK", 0.1)
+    await tree.start("root")
+    leaf = tree.mint("root", "leaf", "a" * 32, lifetime=3.0)
+    begun = time.monotonic()
+    async with attached(tree, "root", leaf, "leaf", "a" * 32) as link:
+        error = await link.end()
+    assert error is not None
+    assert "CERTIFICATE_EXPIRED" in error.message
+    assert time.monotonic() - begun > 1.5
+
+
+async def test_who_knows_the_uid_of_a_member_cannot_join_as_it(tree: Tree) -> None:
+    await tree.start("root")
+    await tree.start("edge", "root", children=False)
+    await until(lambda: state(tree, "root", "edge") == "ONLINE")
+    token = (await tree.token("root")).secret
+    error = await refused(enrol(tree, "root", token, "edge", uid=tree.uid("edge")))
+    assert error.reason == "KEY_MISMATCH"
 
 
 async def test_a_tunnel_ends_with_its_certificate(tree: Tree) -> None:
