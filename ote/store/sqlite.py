@@ -76,15 +76,17 @@ class Store:
         try:
             return cls(path, tables)
         except sqlite3.DatabaseError as error:
-            if _is_full(error) or getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR"):
-                raise _explain(error) from error
-            raise FailedPrecondition(
-                "STORE_DAMAGED", f"{path} cannot be read as a database ({error}); restore it from a backup"
-            ) from error
+            raise _unreadable(path, error) from error
 
     def load(self, table: str) -> list[tuple[str, bytes]]:
-        """All rows of a table, in the order in which their keys were first written. For use before the first commit."""
-        return list(self._connection.execute(f'SELECT key, value FROM "{table}" ORDER BY rowid'))
+        """All rows of a table, in the order in which their keys were first written. For use before the first commit.
+
+        Errors: as `open`.
+        """
+        try:
+            return list(self._connection.execute(f'SELECT key, value FROM "{table}" ORDER BY rowid'))
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(self._path, error) from error
 
     def submit(self, writes: Sequence[Write], done: Callable[[BaseException | None], None]) -> None:
         """Commit `writes` together; `done` is called in the writer's thread when they are on disk, or with the
@@ -214,6 +216,14 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
 
 def _is_full(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+
+
+def _unreadable(path: Path, error: sqlite3.DatabaseError) -> OteError:
+    if _is_full(error) or getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR"):
+        return _explain(error)
+    return FailedPrecondition(
+        "STORE_DAMAGED", f"{path} cannot be read as a database ({error}); restore it from a backup"
+    )
 
 
 def _explain(error: Exception) -> OteError:

@@ -299,6 +299,18 @@ async def test_a_full_disk_does_not_make_the_shim_forget_its_driver(local: Local
     assert driver.read_text() == "process\n"
 
 
+async def test_a_store_with_a_damaged_page_is_named_and_nothing_of_it_is_taken(local: Local) -> None:
+    await local.applied(together(*(config(f"c{number}", k="v" * 2000) for number in range(40))))
+    await local.stop()
+    store = local.data / "shim.db"
+    sound = store.read_bytes()
+    store.write_bytes(sound[:8192] + bytes(len(sound) - 8192))
+    with pytest.raises(FailedPrecondition, match="restore it from a backup") as caught:
+        await LocalShim("process", local.data).start()
+    assert caught.value.reason == "STORE_DAMAGED"
+    store.write_bytes(sound)
+
+
 async def test_a_shim_that_is_not_started_says_so(local: Local) -> None:
     idle = LocalShim("process", local.data)
     assert idle.trouble == "not started"
