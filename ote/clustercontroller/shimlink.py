@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
@@ -24,7 +25,7 @@ from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.wire.codec import encode_payload
 from ote.clustercontroller.wire.totals import totals_of, word
-from ote.model.errors import OteError
+from ote.model.errors import InvalidArgument, OteError
 from ote.rpc.errors import translated
 
 _INFO_TIMEOUT = 5.0
@@ -243,6 +244,8 @@ class ShimLink:
             self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
         except OteError as error:
             return self._failed(effect.key, error)
+        except DecodeError:  # it will never be readable, and whatever comes after it waits
+            return self._failed(effect.key, InvalidArgument("INVALID_COMMAND", "the command cannot be read"))
         return "LOST"
 
     async def _request(self, effect: fx.Execute) -> shim_pb2.ExecuteRequest:

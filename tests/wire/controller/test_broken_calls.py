@@ -110,6 +110,25 @@ async def test_a_command_that_runs_while_the_shim_ends_its_status_is_told_as_los
         await server.stop(0.1)
 
 
+async def test_a_command_that_cannot_be_read_fails_and_holds_up_nothing() -> None:
+    shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
+    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
+    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
+    address = await server.start()
+    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
+    running = asyncio.create_task(link.run())
+    try:
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("origin/1", "apply", True, b"\xff garbage", None, 0, []))
+        ended = await events.one(ev.ShimResult)
+        assert (ended.key, ended.state) == ("origin/1", "FAILED")
+        assert command_pb2.Result.FromString(ended.body).reason == "INVALID_COMMAND"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop(0.1)
+
+
 async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shimlink, "_INFO_TIMEOUT", 0.2)
     shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
