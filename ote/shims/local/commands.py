@@ -19,7 +19,7 @@ import structlog
 from ote.api.command.v1 import command_pb2 as pb
 from ote.model.errors import AlreadyExists, ResourceExhausted
 from ote.shims.local import documents, replies
-from ote.shims.local.core import manifest, names
+from ote.shims.local.core import names
 from ote.shims.local.core.cluster import Cluster
 from ote.shims.local.core.dispatches import Dispatch, Memory, Watching
 from ote.shims.local.core.manifest import InvalidManifest, Manifest, Needs
@@ -35,6 +35,8 @@ MAX_RUNNING = 1_000
 
 _ANY_CONTENT = b""
 _IN_PROCESS = 32 << 10
+_CHECKS_AT_ONCE = 4
+"""Processes that read large manifests: each may need a processor for minutes, and much memory."""
 _READY_TIMEOUT = 300.0
 _ENDING_TIMEOUT = 90_000.0
 _DEADLINE, _NOT_READY = "DEADLINE_EXCEEDED", "NOT_READY"
@@ -84,6 +86,7 @@ class Commands:
         self._memory = Memory()
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._checking = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     def load(self) -> None:
         """Takes up what an earlier process remembered, and goes on observing what it observed."""
@@ -262,7 +265,7 @@ class Commands:
 
     async def _prepare(self, command: pb.Command) -> Sequence[Manifest | Key]:
         if command.WhichOneof("kind") == "apply":
-            return await self._read_manifests(command.apply.manifests)
+            return await self._read_manifests(command.apply.manifests, self._needs)
         keys: list[Key] = []
         problems: list[str] = []
         for reference in command.delete.objects:
@@ -272,22 +275,19 @@ class Commands:
             else:
                 keys.append(names.key_of(kind, reference.namespace, reference.name))
         if command.delete.manifests:
-            found = await asyncio.to_thread(documents.read, command.delete.manifests)
-            keys.extend(manifest.references(found))
+            keys.extend(one.key for one in await self._read_manifests(command.delete.manifests, None))
         if Key("Namespace", "", DEFAULT_NAMESPACE) in keys:
             problems.append("Namespace/default: cannot be deleted; delete what is in it")
         if problems:
             raise InvalidManifest(problems)
         return list(dict.fromkeys(keys))
 
-    async def _read_manifests(self, data: bytes) -> list[Manifest]:
+    async def _read_manifests(self, data: bytes, needs: Needs | None) -> list[Manifest]:
         if len(data) <= _IN_PROCESS:
-            return await asyncio.to_thread(self._check, data)
-        arguments = [sys.executable, "-m", documents.__name__, self._needs]
-        return await _check_elsewhere(arguments, data)
-
-    def _check(self, data: bytes) -> list[Manifest]:
-        return manifest.check(documents.read(data), needs=self._needs)
+            return await asyncio.to_thread(documents.checked, data, needs)
+        arguments = [sys.executable, "-m", documents.__name__, *filter(None, [needs])]
+        async with self._checking:
+            return await _check_elsewhere(arguments, data)
 
 
 async def _check_elsewhere(arguments: list[str], data: bytes) -> list[Manifest]:

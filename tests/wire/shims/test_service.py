@@ -13,6 +13,8 @@ import pytest
 from ote.api.command.v1 import command_pb2
 from ote.api.shim.v1 import shim_pb2
 from ote.model.errors import FailedPrecondition, ResourceExhausted
+from ote.shims.local import commands, documents
+from ote.shims.local.core.manifest import Manifest
 from ote.shims.local.shim import LocalShim
 from ote.store.sqlite import Store, Write
 
@@ -309,6 +311,30 @@ async def test_a_store_with_a_damaged_page_is_named_and_nothing_of_it_is_taken(l
         await LocalShim("process", local.data).start()
     assert caught.value.reason == "STORE_DAMAGED"
     store.write_bytes(sound)
+
+
+async def test_large_manifests_are_read_by_few_processes_of_their_own(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most, check = 0, 0, commands._check_elsewhere
+
+    async def counted(arguments: list[str], data: bytes) -> list[Manifest]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await check(arguments, data)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(commands, "_check_elsewhere", counted)
+    monkeypatch.setattr(documents, "read", lambda data: pytest.fail("it is read here"))
+    large = [config(f"c{number}", k="v" * 40_000) for number in range(6)]
+    await asyncio.gather(*map(local.applied, large))
+    assert most == 4
+    delete = command_pb2.Delete(manifests=together(*large).encode())
+    result = await local.execute(command_pb2.Command(delete=delete))
+    assert [one.action for one in result.objects] == [command_pb2.ACTION_DELETED] * 6
 
 
 async def test_a_shim_that_is_not_started_says_so(local: Local) -> None:
