@@ -9,9 +9,7 @@ from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.events import FactsChange
 from ote.clustercontroller.core.facts import MAX_LABELS, OwnRecord
 from ote.model.errors import InvalidArgument
-from tests.unit.clustercontroller.core.test_children import House, house
-
-__all__ = ["house"]
+from tests.unit.clustercontroller.core.children_house import House
 
 
 def hello(uid: str) -> m.Hello:
