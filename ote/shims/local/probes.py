@@ -26,7 +26,10 @@ async def ask_for_ever(driver: Driver, plan: Plan, probe: Probe, answer: Callabl
     await asyncio.sleep(probe.initial_delay_seconds)
     pause = _EAGER_SECONDS if eager else probe.period_seconds
     while True:
-        wrong = await ask(driver, plan, probe)
+        try:
+            wrong = await ask(driver, plan, probe)
+        except Exception as error:  # whatever keeps it from asking, it asks again
+            wrong = f"cannot be asked: {error}"
         answer(wrong)
         pause = min(pause * 1.5, probe.period_seconds) if wrong else probe.period_seconds
         await asyncio.sleep(pause)

@@ -125,7 +125,7 @@ class ProcessDriver:
                 return Ended(127, f"this machine has no command {error.filename!r}")
             except OSError as error:
                 return Ended(128, f"cannot be started: {error.strerror}")
-            pidfd = os.pidfd_open(pid)
+            pidfd = _pidfd_of(pid, None)
             try:
                 started()
                 await self._watch(key, pidfd, pid, plan)
@@ -146,7 +146,7 @@ class ProcessDriver:
             if identity is None:
                 return Ended(None)
             try:
-                pidfd = os.pidfd_open(identity.pid)
+                pidfd = _pidfd_of(identity.pid, identity)
             except ProcessLookupError:
                 pidfd = -1
             try:
@@ -302,6 +302,19 @@ class ProcessDriver:
     def _forget(self, key: tuple[str, str, int]) -> None:
         self._running.pop(key, None)
         self._graces.pop(key, None)
+
+
+def _pidfd_of(pid: int, identity: Identity | None) -> int:
+    """A descriptor of a child, or of whoever has this identity. Who cannot be watched, as when too many files are open,
+    is ended: it would soon run twice. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        if identity is None or is_alive(identity):
+            signal_group(pid, signal.SIGKILL)
+        raise
 
 
 def _past_the_shell(plan: Plan) -> tuple[list[str], dict[str, str]]:

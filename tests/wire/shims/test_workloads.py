@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -259,6 +260,40 @@ async def test_a_command_does_not_outlive_the_shell_that_ran_it(local: Local, *,
     os.kill(int((local.data / "pods" / uid / "main" / "claim.1").read_text().split()[1]), signal.SIGKILL)
     await local.until(lambda pods: restarts(pods[0]) == 1)
     assert not alive(first)
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_what_cannot_be_watched_does_not_run_beside_its_next_start(
+    local: Local, monkeypatch: pytest.MonkeyPatch, *, adopted: bool
+) -> None:
+    failures = [OSError(errno.EMFILE, "too many open files")]
+    real = os.pidfd_open
+
+    def pidfd_open(pid: int) -> int:
+        if failures:
+            raise failures.pop()
+        return real(pid)
+
+    manifest = pod("p", shell('echo $$$$ >> "$OTE_POD_DIR/starts"; sleep 600'))
+    if adopted:
+        await local.applied(manifest)
+        await local.stop()
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    if adopted:
+        await local.start()
+        await local.until(lambda pods: restarts(pods[0]) == 1)
+    else:
+        await local.applied(manifest)
+    await local.until(lambda pods: pods[0]["status"]["containerStatuses"][0]["ready"])
+    assert not failures
+    starts = (local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main" / "root" / "starts").read_text()
+    assert sum(alive(int(pid)) for pid in starts.split()) == 1
+
+
+async def test_a_probe_that_cannot_be_asked_says_why_and_goes_on(local: Local) -> None:
+    probe = {"tcpSocket": {"port": 80, "host": "x" * 64 + ".example"}, "periodSeconds": 1}
+    result = await local.apply(pod("p", shell("sleep 600", readinessProbe=probe)), seconds=0.5)
+    assert "cannot be asked" in result.message
 
 
 async def test_a_container_whose_log_has_no_room_runs_on(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
