@@ -67,6 +67,7 @@ class LocalShim:
         """
         async with contextlib.AsyncExitStack() as resources:
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._data_dir / "pods").mkdir(mode=0o700, exist_ok=True)  # the folder above may be open to others
             await resources.enter_async_context(_only_one(self._data_dir / "lock"))
             _keep_driver(self._data_dir / "driver", self._kind)
             driver = self._make_driver()

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -288,6 +289,16 @@ async def test_a_folder_belongs_to_one_shim_and_one_driver(local: Local) -> None
     with pytest.raises(FailedPrecondition, match="holds pods of the podman driver"):
         await LocalShim("process", local.data).start()
     (local.data / "driver").write_text("process\n")
+
+
+async def test_what_pods_have_is_for_the_owner_alone_also_in_a_folder_that_was_there(folder: Path) -> None:
+    local = Local(folder)
+    local.data.mkdir(mode=0o755)
+    await local.start()
+    await local.applied(pod("p", shell("sleep 600")))
+    open_to_others = {path.name for path in local.data.iterdir() if path.stat().st_mode & 0o077}
+    assert open_to_others <= {"supervise.sh", "driver"}
+    await local.close()
 
 
 async def test_a_full_disk_does_not_make_the_shim_forget_its_driver(local: Local) -> None:
