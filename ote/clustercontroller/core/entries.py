@@ -58,6 +58,13 @@ class ClusterEntry:
         """The highest epoch heard of, here or elsewhere."""
         return max(self.epoch, self.away)
 
+    def is_superseded_by(self, record: ClusterRecord) -> bool:
+        """Whether a record is of a later attachment. Of two of one epoch, as clones make them, that is the one for
+        which this one ended."""
+        if record.epoch == self.epoch == self.away:
+            return (record.parent_uid, record.instance) != (self.parent_uid, self.instance)
+        return record.epoch > self.epoch and record.epoch >= self.away
+
     @property
     def labels(self) -> dict[str, str]:
         return self.facts.labels

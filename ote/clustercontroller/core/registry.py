@@ -189,7 +189,7 @@ class Registry(Chains):
         if uid in self.evicted:
             return self._decline(via, Evictions([uid]))
         entry = self.entries.get(uid)
-        if entry is None or (record.epoch > entry.epoch and record.epoch >= entry.away):
+        if entry is None or entry.is_superseded_by(record):
             return self._take_attachment(entry, record, via)
         if record.epoch < entry.known_epoch or entry.is_away:
             return self._decline(via, Away(uid, entry.known_epoch, self._parent_name(entry)))

@@ -262,6 +262,16 @@ def test_two_attachments_of_one_epoch_are_settled_by_a_higher_one(seen: Seen) ->
     assert sent(seen.ctx, m.Away, link=2) == [m.Away("x", 8, "east", "x-1")]
 
 
+def test_the_attachment_for_which_one_of_the_same_epoch_ended_is_taken(seen: Seen) -> None:
+    seen.tell("east", make_record("x", "east", 8))
+    seen.registry.away(m.Away("x", 8, "west", "x-2"))
+    assert not seen.tell("east", make_record("x", "east", 8))
+    assert seen.tell("west", make_record("x", "west", 8, instance="x-2"))
+    entry = seen.registry.get("x")
+    assert entry is not None
+    assert (entry.up, entry.is_away, entry.parent_uid) == (True, False, "west")
+
+
 def test_a_set_back_disk_may_use_an_epoch_again_under_the_same_child(seen: Seen) -> None:
     seen.tell("east", make_record("x", "east", 8))
     assert seen.tell("east", make_record("x", "east", 8, instance="x-2"))
