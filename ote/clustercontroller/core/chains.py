@@ -90,6 +90,10 @@ class Chains:
         entry = self.entries.get(uid)
         return entry is not None and any(other.uid == above for other in self._chain(entry))
 
+    def left_with(self, uid: str) -> ClusterEntry | None:
+        """The cluster itself, or the next above it, that has attached outside of what is below here, if one has."""
+        return next((other for other in self._chain(self.entries[uid]) if other.is_away), None)
+
     def is_below(self, uid: str) -> bool:
         return self.via(uid) is not None
 

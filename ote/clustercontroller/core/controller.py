@@ -27,12 +27,14 @@ from ote.clustercontroller.core.registry import Registry
 from ote.clustercontroller.core.router import Router
 from ote.clustercontroller.core.states import FAILED, SUCCEEDED
 from ote.clustercontroller.core.target import Target
-from ote.model.errors import InvalidArgument, NotFound
+from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
 
 _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
 _BUSY_MS = 100
+_NAMED = 8
+"""Members that one line of the log names."""
 _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
@@ -369,6 +371,10 @@ class Controller:
             and uid not in registry.evicted
             and uid not in above
         ]
+        beside = [uid for uid in uids if uid in registry.entries and uid not in below]
+        if beside:
+            names = ", ".join(registry.entries[uid].name for uid in beside[:_NAMED])
+            self.ctx.log("warning", "evictions of what is not below are not taken", child=via, members=names)
         up = self.parents.active_link
         if self.parents.is_root:
             below += unknown
@@ -394,6 +400,12 @@ class Controller:
         if entry is None:
             error = NotFound("CLUSTER_NOT_FOUND", f"no cluster {event.uid} is known here")
             self.ctx.emit(fx.Answer(event.request, error=error))
+            return
+        left = None if self.parents.is_root else self.registry.left_with(event.uid)
+        if left is not None:
+            where = f" to {left.away_parent}" if left.away_parent else ""
+            message = f"{left.name} has gone{where}, out of reach of {self.ctx.name}: evict {entry.name} at the root"
+            self.ctx.emit(fx.Answer(event.request, error=FailedPrecondition("CLUSTER_AWAY", message)))
             return
         delivered = self.registry.next_hop(event.uid) is not None
         orphans = self.registry.evict(event.uid)

@@ -14,6 +14,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
 from ote.clustercontroller.core.states import FAILED, OUTCOME_UNKNOWN, SUCCEEDED
 from tests.scenarios.sim.checks import Checks, Violation
+from tests.scenarios.sim.process import Process
 from tests.scenarios.sim.world import Site, Submitted, World
 
 _DONE = (SUCCEEDED, FAILED, OUTCOME_UNKNOWN)
@@ -434,13 +435,18 @@ class History:
             site.exited = ""
         self._start_all()
         for uid in sorted(self.checks.gone):
-            knowing = [p.site for p in self.world.processes() if p.uid != uid and p.core.registry.get(uid) is not None]
+            knowing = [p.site for p in self.world.processes() if p.uid != uid and self._may_evict(p, uid)]
             if knowing:
                 self.world.evict(knowing[0], uid)
         for site in self.members():
             if site.process is not None and site.process.core.registry.own.facts.draining:
                 self.world.submit(root, [site], "drain", body={"off": True})
         return not self.problems()
+
+    def _may_evict(self, process: Process, uid: str) -> bool:
+        registry = process.core.registry
+        known = registry.get(uid) is not None
+        return known and (process.core.parents.is_root or registry.left_with(uid) is None)
 
     def _end_clones(self) -> None:
         """An operator has seen CLUSTER_CLONED: the copies are switched off, the others started again."""

@@ -115,7 +115,8 @@ class ClusterServiceServicer:
     def EvictCluster(self, request, context):
         """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
         is free. Nothing on the cluster is deleted. Needs the role admin. May be repeated.
-        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF).
+        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF, and CLUSTER_AWAY: it has attached
+        outside of the subtree of the controller that was asked; the message says where).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

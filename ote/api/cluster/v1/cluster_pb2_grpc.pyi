@@ -59,7 +59,8 @@ class ClusterServiceStub:
     EvictCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.EvictClusterRequest, _cluster_pb2.EvictClusterResponse]
     """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
     is free. Nothing on the cluster is deleted. Needs the role admin. May be repeated.
-    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF).
+    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF, and CLUSTER_AWAY: it has attached
+    outside of the subtree of the controller that was asked; the message says where).
     """
     GetControllerStatus: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetControllerStatusRequest, _cluster_pb2.GetControllerStatusResponse]
     """GetControllerStatus tells how the controller itself does: its tunnel, its children, its queues, and what is wrong
@@ -97,7 +98,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     EvictCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.EvictClusterRequest, _cluster_pb2.EvictClusterResponse]  # type: ignore[assignment]
     """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
     is free. Nothing on the cluster is deleted. Needs the role admin. May be repeated.
-    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF).
+    Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF, and CLUSTER_AWAY: it has attached
+    outside of the subtree of the controller that was asked; the message says where).
     """
     GetControllerStatus: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetControllerStatusRequest, _cluster_pb2.GetControllerStatusResponse]  # type: ignore[assignment]
     """GetControllerStatus tells how the controller itself does: its tunnel, its children, its queues, and what is wrong
@@ -162,7 +164,8 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cluster_pb2.EvictClusterResponse, _abc.Awaitable[_cluster_pb2.EvictClusterResponse]]:
         """EvictCluster ends a cluster's membership: its certificates stop to count wherever the eviction reaches, and its name
         is free. Nothing on the cluster is deleted. Needs the role admin. May be repeated.
-        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF).
+        Errors: NOT_FOUND (CLUSTER_NOT_FOUND), FAILED_PRECONDITION (CANNOT_EVICT_SELF, and CLUSTER_AWAY: it has attached
+        outside of the subtree of the controller that was asked; the message says where).
         """
 
     @_abc_1.abstractmethod

@@ -14,6 +14,7 @@ import pytest
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
+from ote.model.errors import OteError
 from tests.unit.clustercontroller.core.controller_seat import NOTHING, PARENT, Seat, report, submit
 from tests.unit.clustercontroller.core.registry_tree import make_record
 
@@ -352,6 +353,35 @@ def test_evicting_the_unknown_is_refused() -> None:
     seat = Seat(root=True)
     seat.do(ev.Evict(1, "nobody"))
     assert seat.refused() == ["CLUSTER_NOT_FOUND"]
+
+
+@pytest.mark.parametrize(("parent", "where"), [("west-2", "east has gone to west-2, "), ("", "east has gone, ")])
+def test_a_region_does_not_evict_what_has_left_it(parent: str, where: str) -> None:
+    seat = Seat()
+    east = seat.child("east")
+    seat.from_child(east, m.News([make_record("below", "east")]))
+    seat.from_parent(m.Away("east", 9, parent))
+    for uid in ("east", "below"):
+        seat.forget()
+        seat.do(ev.Evict(1, uid))
+        [answer] = seat.of(fx.Answer)
+        assert isinstance(answer.error, OteError)
+        assert (answer.error.reason, answer.error.message) == (
+            "CLUSTER_AWAY",
+            f"{where}out of reach of c: evict {uid} at the root",
+        )
+    assert not seat.core.registry.evicted
+
+
+def test_an_eviction_that_comes_from_beside_is_logged() -> None:
+    seat = Seat(root=True)
+    east = seat.child("east")
+    seat.child("west")
+    seat.from_child(east, m.Evictions(["west", "never-seen"]))
+    assert set(seat.core.registry.evicted) == {"never-seen"}
+    assert [log.fields for log in seat.of(fx.Log) if "not taken" in log.message] == [
+        {"child": "east", "members": "west"}
+    ]
 
 
 def test_an_eviction_is_on_disk_before_it_is_answered_and_says_whether_it_was_heard() -> None:
