@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
@@ -287,8 +287,7 @@ class Controller:
 
     def _attached(self, link: int, attachment: m.ClusterRecord) -> None:
         self.own.attached(attachment)
-        if self.parents.home is not None:
-            self.own.set_home(key(self.parents.home))
+        self.own.set_home(key(cast(m.Alternate, self.parents.home)))
         self.registry.set_own(self.own.record())
         self.registry.told_nothing()
         self._evictions_owed.clear()

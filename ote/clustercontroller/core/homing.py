@@ -26,6 +26,11 @@ class Homing:
         self.problem = ""
 
     @property
+    def away(self) -> tuple[float, str] | None:
+        """Since when home is not the parent, and why it was not taken when it was tried last."""
+        return None if self.away_since is None else (self.away_since, self.problem)
+
+    @property
     def trusted(self) -> bool:
         return self._ctx.now >= self._not_before
 

@@ -147,8 +147,8 @@ class Parents:
 
     @property
     def away_from_home(self) -> tuple[float, str] | None:
-        """Since when the configured parent is not the parent, and why it was not taken when it was tried last."""
-        return self._search.away_from_home
+        """See `Homing.away`; None of a root."""
+        return self._homing.away if self.home else None
 
     @property
     def attachment(self) -> m.ClusterRecord | None:

@@ -66,12 +66,6 @@ class Search:
         return self.links.active is not None and self.cut_off.connected
 
     @property
-    def away_from_home(self) -> tuple[float, str] | None:
-        """See `Parents.away_from_home`."""
-        since = self.homing.away_since
-        return None if since is None or self.candidates.home is None else (since, self.homing.problem)
-
-    @property
     def next_wake(self) -> float:
         island = self._island_at if self.links.active is None else NEVER
         rounds = self._rounds.at if self.on and not self.links.among(ATTACHING) else NEVER

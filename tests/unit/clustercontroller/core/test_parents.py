@@ -70,6 +70,17 @@ def test_a_home_without_a_name_is_known_by_name_once_it_has_answered() -> None:
     assert world.parents.home == HOME
 
 
+def test_a_cluster_is_away_from_home_until_that_is_its_parent_and_a_root_never() -> None:
+    world = World()
+    begun = world.now
+    world.start()
+    world.run(1.0)
+    assert world.parents.away_from_home == (begun, "")
+    world.take("E", S(10, 1))
+    assert world.parents.away_from_home is None
+    assert World(home=None).parents.away_from_home is None
+
+
 def test_a_beat_is_answered_by_a_heartbeat_unless_it_comes_early() -> None:
     world = World()
     world.start()
