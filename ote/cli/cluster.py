@@ -12,7 +12,7 @@ from ote.api.command.v1 import command_pb2
 from ote.cli import facts
 from ote.cli.exits import Exit
 from ote.cli.output import Column, Format, as_json, print_table, show, state_text
-from ote.cli.params import output_option, selector_options, timeout_option
+from ote.cli.params import clusters_option, labels_option, output_option, selector_options, timeout_option
 from ote.cli.program import Nouns, connected, note
 from ote.cli.sending import Sending, selector_of, send_and_show
 from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name, totals_text, usage_text
@@ -286,8 +286,8 @@ class _Tags(click.Command):
 
 @cluster.command(cls=_Tags, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[NAME] +TAG|-TAG...")
-@click.option("--clusters", metavar="PATTERNS", default="", help="Names, globs, paths, re:…, separated by commas.")
-@click.option("--selector", "labels", metavar="LABELS", default="", help="Label selector, as -l.")
+@clusters_option
+@labels_option("--selector")  # -l would take -TAG
 def tag(words: Sequence[str], clusters: str, labels: str) -> None:
     """Add tags (+TAG) and remove them (-TAG).
 

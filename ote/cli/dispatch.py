@@ -67,7 +67,7 @@ def list_(unsettled: bool, reads: bool, limit: int, output: Format) -> None:
                     one["command"],
                     counts_text(one["summary"]),
                     age(one["created"]),
-                    (one["clusters"] + (f" -l {one['labels']}" if one["labels"] else "")).strip(),
+                    _selector_text(one["clusters"], one["labels"]),
                     one["caller"],
                 ]
                 for one in rows
@@ -75,6 +75,15 @@ def list_(unsettled: bool, reads: bool, limit: int, output: Format) -> None:
         )
 
     show(output, {"dispatches": rows}, table=table, names=lambda: [one["dispatch"] for one in rows])
+
+
+def _selector_text(clusters: str, labels: str) -> str:
+    """Both parts as a shell takes them, so that one of spaces alone shows."""
+    return " ".join(([_word(clusters)] if clusters else []) + ([f"-l {_word(labels)}"] if labels else []))
+
+
+def _word(text: str) -> str:
+    return text if text.isprintable() and not set(text) & set(" '\"") else repr(text)
 
 
 @dispatch.command()

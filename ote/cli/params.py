@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from ote.cli.output import Format
+from ote.model.errors import InvalidArgument
+from ote.model.selectors import compile_selector
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,14 +56,30 @@ def output_option(function: F) -> F:
     )(function)
 
 
+def _joined(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str:
+    """All values as one, each checked by itself. Raises InvalidArgument (INVALID_SELECTOR)."""
+    for value in values:
+        if not value:
+            raise InvalidArgument("INVALID_SELECTOR", f"{param.opts[-1]} '' is empty: say which, or leave it out")
+        compile_selector(**{str(param.name): value})
+    return ",".join(values)
+
+
+def clusters_option(function: F) -> F:
+    """--clusters. Given several times: what any of them means."""
+    text = "Names, globs, paths, re:…, by commas; several times: any."
+    return click.option("--clusters", metavar="PATTERNS", multiple=True, callback=_joined, help=text)(function)
+
+
+def labels_option(*names: str) -> Callable[[F], F]:
+    """-l under these names. Given several times: what all of them mean."""
+    text = "Label selector: 'region=eu,!legacy'; several times: all."
+    return click.option(*names, "labels", metavar="LABELS", multiple=True, callback=_joined, help=text)
+
+
 def selector_options(function: F) -> F:
     """--clusters and -l."""
-    function = click.option(
-        "-l", "--selector", "labels", metavar="LABELS", default="", help="Label selector: 'region=eu,!legacy'."
-    )(function)
-    return click.option(
-        "--clusters", metavar="PATTERNS", default="", help="Names, globs, paths, re:…, separated by commas."
-    )(function)
+    return clusters_option(labels_option("-l", "--selector")(function))
 
 
 def namespace_option(function: F) -> F:

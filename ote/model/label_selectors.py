@@ -43,6 +43,8 @@ class Requirement:
 MAX_REQUIREMENTS = 256
 """Conditions in one selector: each is tried on every cluster."""
 
+_MAX_SHOWN = 60
+
 _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_./-]+)|(?P<sign>==|!=|[=!<>(),])|(?P<end>$)|(?P<bad>.))", re.DOTALL)
 
 
@@ -55,8 +57,18 @@ class _Token:
 
 
 def parse(source: str) -> list[Requirement]:
-    """The requirements of a label selector; none for an empty one. Raises InvalidArgument (INVALID_SELECTOR)."""
-    return _Parser(source).parse() if source.strip() else []
+    """The requirements of a label selector; none for an empty one. Raises InvalidArgument (INVALID_SELECTOR).
+
+    One that is not empty but blank is refused: it says nothing, and so does not mean everything.
+    """
+    if source.isspace():
+        raise _error(1, f"{shown(source)} is blank: write as in 'region=eu,!legacy'")
+    return _Parser(source).parse() if source else []
+
+
+def shown(source: str) -> str:
+    """A selector as it was written, quoted, for a message."""
+    return repr(source if len(source) <= _MAX_SHOWN else f"{source[:_MAX_SHOWN]}…")
 
 
 def _error(column: int, message: str) -> InvalidArgument:

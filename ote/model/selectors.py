@@ -122,6 +122,8 @@ class Selector:
 def compile_selector(clusters: str = "", labels: str = "") -> Selector:
     """Compiles both parts; where both are given both must hold, where none is given everything matches.
 
+    A part that is not empty but blank says nothing, and so does not mean everything: it is refused.
+
     Raises InvalidArgument (INVALID_SELECTOR) that says what is wrong, at which column, and what to write instead.
     """
     terms = [_term(text, column) for text, column in _split(clusters)]
@@ -172,8 +174,10 @@ def _error(column: int, message: str) -> InvalidArgument:
 
 def _split(clusters: str) -> list[tuple[str, int]]:
     """The patterns with their columns, from 1. A comma inside the brackets of a regular expression does not split."""
-    if not clusters.strip():
+    if not clusters:
         return []
+    if clusters.isspace():
+        raise _error(1, f"{label_selectors.shown(clusters)} is blank: name a cluster, or write '*' for all of them")
     parts: list[tuple[str, int]] = []
     start = 0
     while start <= len(clusters):
@@ -182,26 +186,28 @@ def _split(clusters: str) -> list[tuple[str, int]]:
         end = len(clusters) if end < 0 else end
         text = clusters[begin:end].strip()
         if not text:
-            raise _error(begin + 1, "a pattern is missing: remove the comma, or name a cluster")
+            raise _error(
+                begin + 1,
+                f"a pattern is missing in {label_selectors.shown(clusters)}: remove the comma, or name a cluster",
+            )
         parts.append((text, begin + 1))
         start = end + 1
     return parts
 
 
+_REGEX_TOKEN = re.compile(r"\\.?|\[\^?(?:\\.?|.)(?:\\.?|[^\]\\])*(?:\]|\Z)|.", re.DOTALL)
+"""A character of a regular expression, an escaped one or a set."""
+
+
 def _end_of_regex(clusters: str, begin: int) -> int:
     depth = 0
-    at = begin
-    while at < len(clusters):
-        char = clusters[at]
-        if char == "\\":
-            at += 1
-        elif char in "([{":
+    for token in _REGEX_TOKEN.finditer(clusters, begin):
+        if token[0] in ("(", "{"):
             depth += 1
-        elif char in ")]}":
+        elif token[0] in (")", "}"):
             depth -= 1
-        elif char == "," and depth <= 0:
-            return at
-        at += 1
+        elif token[0] == "," and depth <= 0:
+            return token.start()
     return len(clusters)
 
 

@@ -73,6 +73,8 @@ def names(clusters: str = "", labels: str = "") -> str:
         ("re:(e,?u|x{1,2}),root", "root shop-1 shop-2 eu"),
         ("re:eu/.*/shop-\\d", "shop-1 shop-2"),
         ("re:a\\,b,root", "root"),
+        ("re:[(,],root", "root"),
+        ("re:[^]],re:shop-[\\]1]", "shop-1"),
     ],
 )
 def test_patterns_mean_these_clusters(clusters: str, meant: str) -> None:
@@ -111,8 +113,18 @@ def test_both_parts_must_hold() -> None:
 @pytest.mark.parametrize(
     ("clusters", "labels", "message"),
     [
-        ("a,,b", "", "clusters, column 3: a pattern is missing"),
-        ("a, ", "", "clusters, column 4: a pattern is missing"),
+        ("a,,b", "", "clusters, column 3: a pattern is missing in 'a,,b'"),
+        ("a, ,b", "", "clusters, column 4: a pattern is missing in 'a, ,b'"),
+        ("a, ", "", "clusters, column 4: a pattern is missing in 'a, '"),
+        (",", "", "clusters, column 1: a pattern is missing in ','"),
+        (f"{'a' * 70},", "", f"clusters, column 72: a pattern is missing in '{'a' * 60}…'"),
+        (" ", "", "clusters, column 1: ' ' is blank: name a cluster, or write '*' for all of them"),
+        ("\t\u2003", "", "clusters, column 1: '\\t\\u2003' is blank"),
+        (" ", "region=eu", "clusters, column 1: ' ' is blank"),
+        ("", "\t", "labels, column 1: '\\t' is blank: write as in 'region=eu,!legacy'"),
+        ("*", "  ", "labels, column 1: '  ' is blank"),
+        ("", ",", "labels, column 1: a label's key or a tag is expected, ',' found"),
+        ("", "a, ,b", "labels, column 4: a label's key or a tag is expected, ',' found"),
         ("ok,Shop", "", "clusters, column 4: 'Shop' cannot be the name of a cluster"),
         ("n=1", "", "clusters, column 1: 'n=1' cannot be the name of a cluster; for a label write -l n=1"),
         ("a,b[1-", "", "clusters, column 4: '[' is never closed"),
@@ -168,7 +180,7 @@ def test_a_selector_tells_what_it_is() -> None:
     assert repr(selector) == "Selector(clusters='a,b-*', labels='x=y')"
     assert selector.exact_names == {"a"}
     assert not selector.everything
-    assert compile_selector(" ", " ").everything
+    assert compile_selector().everything
 
 
 def test_many_different_values_are_not_remembered_without_bound() -> None:

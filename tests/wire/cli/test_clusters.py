@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
 import yaml
 
 from ote.api.cluster.v1 import cluster_pb2
@@ -96,6 +97,47 @@ def test_a_bad_selector_is_refused_before_anything_is_dialled(ctl: Ctl, root: Fa
     assert result.exit_code == 2
     assert result.stderr == "error: clusters, column 2: '[' is never closed: write a set of characters as in '[0-9]'\n"
     assert not root.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--clusters", " "), "clusters, column 1: ' ' is blank"),
+        (("-l", "\t"), "labels, column 1: '\\t' is blank"),
+        (("--clusters", "*", "-l", " "), "labels, column 1: ' ' is blank"),
+        (("--clusters", "a", "--clusters", " "), "clusters, column 1: ' ' is blank"),
+        (("--clusters", "a, ,b"), "clusters, column 4: a pattern is missing in 'a, ,b'"),
+        (("--clusters", ""), "--clusters '' is empty"),
+        (("--clusters", "*", "-l", ""), "--selector '' is empty"),
+    ],
+)
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("cluster", "list"),
+        ("cluster", "watch"),
+        ("cluster", "tag", "+x"),
+        ("cluster", "label", "x=y"),
+        ("get", "cm"),
+        ("delete", "cm/x"),
+    ],
+)
+def test_a_blank_selector_means_nobody_wherever_it_is_given(
+    ctl: Ctl, root: FakeController, verb: tuple[str, ...], options: tuple[str, ...], what: str
+) -> None:
+    result = ctl(*verb, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert what in result.stderr
+    assert not root.requests
+
+
+def test_repeated_selectors_are_joined(ctl: Ctl, root: FakeController) -> None:
+    root.will("ListClusters", *[page(cluster("a"))] * 2)
+    ctl.ok("cluster", "list", "--clusters", "a", "--clusters", "b,re:[(]", "-l", "x=y", "-l", "!z", "-o", "name")
+    ctl.ok("cluster", "list", "--clusters", "a", "-o", "name")
+    both, one = (request.selector for request in root.requests["ListClusters"])
+    assert (both.clusters, both.labels) == ("a,b,re:[(]", "x=y,!z")
+    assert (one.clusters, one.labels) == ("a", "")
 
 
 def test_explain_tells_why_a_cluster_is_not_selected(root: FakeController, ctl: Ctl) -> None:

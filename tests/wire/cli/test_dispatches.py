@@ -379,6 +379,25 @@ def test_dispatches_are_listed_shown_and_cancelled(root: FakeController, ctl: Ct
     ]
 
 
+@pytest.mark.parametrize(
+    ("clusters", "labels", "shown"),
+    [
+        ("edge-*", "", "edge-*"),
+        (" ", "", "' '"),
+        ("", "\t", "-l '\\t'"),
+        ("a", "tier in (x,y)", "a -l 'tier in (x,y)'"),
+    ],
+)
+def test_the_list_of_dispatches_shows_a_selector_as_it_was_written(
+    root: FakeController, ctl: Ctl, clusters: str, labels: str, shown: str
+) -> None:
+    one = route_pb2.Dispatch(name="root/1f", command="apply", caller="admin/root", states={"QUEUED": 1})
+    one.selector.clusters, one.selector.labels = clusters, labels
+    root.will("ListDispatches", route_pb2.ListDispatchesResponse(dispatches=[one]))
+    row = ctl.ok("dispatch", "list").splitlines()[1]
+    assert f"  {shown}  " in row
+
+
 def test_cancelling_what_is_settled_says_that_nothing_was_done(root: FakeController, ctl: Ctl) -> None:
     one = route_pb2.Dispatch(name="root/1f", command="apply", settled=True, states={"SUCCEEDED": 2})
     root.will("GetDispatch", *[route_pb2.GetDispatchResponse(dispatch=one)] * 2)

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from typing import Any
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from ote.api.cluster.v1 import cluster_pb2
@@ -67,6 +68,22 @@ def _noop(clusters: str, **more: Any) -> route_pb2.DispatchRequest:
         command=command_pb2.Command(noop=command_pb2.Noop()),
         **more,
     )
+
+
+@pytest.mark.parametrize("fields", [{"clusters": " "}, {"labels": "\t"}, {"clusters": "*", "labels": " "}])
+async def test_a_blank_selector_means_nobody(tree: Tree, fields: dict[str, str]) -> None:
+    root = await tree.start("root")
+    stubs, selector = tree.admin("root"), cluster_pb2.Selector(**fields)
+    command = command_pb2.Command(noop=command_pb2.Noop())
+    request = route_pb2.DispatchRequest(dispatch_id=secrets.token_hex(16), selector=selector, command=command)
+
+    for asked in (
+        stubs.routes.Dispatch(request).read(),
+        stubs.clusters.ListClusters(cluster_pb2.ListClustersRequest(selector=selector)),
+        stubs.clusters.WatchClusters(cluster_pb2.WatchClustersRequest(selector=selector)).read(),
+    ):
+        assert (await refused(asked)).reason == "INVALID_SELECTOR"
+    assert root.shell.core.origin.dispatch(request.dispatch_id) is None
 
 
 async def test_many_dispatches_settle_whatever_their_target_says_of_them_and_in_messages_that_any_client_takes(
