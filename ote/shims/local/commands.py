@@ -89,12 +89,14 @@ class Commands:
         self._checking = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     def load(self) -> None:
-        """Takes up what an earlier process remembered, and goes on observing what it observed."""
+        """Takes up what an earlier process remembered, and goes on observing what it observed. Before the keeper loads:
+        what is awaited must be known before anything is removed that has had its time."""
         rows = self._store.load(DISPATCHES)
         known = [(row, msgspec.msgpack.decode(value, type=Dispatch)) for row, value in rows]
         for dispatch_id in self._memory.load(known):
             dispatch = self._memory.find(dispatch_id)
             if dispatch is not None and dispatch.watching is not None:
+                self._keeper.cluster.hold(dispatch.watching.actions)
                 observer = self._running[dispatch_id] = Running(dispatch_id, dispatch.digest)
                 self._spawn(observer, self._watch(observer, dispatch.watching))
 
@@ -164,7 +166,10 @@ class Commands:
         if known is None or known.result is None:
             done = _finished(running, result)
             self._memory.remember(running.dispatch_id, done)
-            await self._keeper.change(lambda cluster, now: None, lambda _: [_row(running.dispatch_id, done)])
+            awaited = known.watching.actions if known is not None and known.watching is not None else ()
+            await self._keeper.change(
+                lambda cluster, now: cluster.release(awaited, now), lambda _: [_row(running.dispatch_id, done)]
+            )
         del self._running[running.dispatch_id]
         running.tell(result=result)
 
@@ -224,18 +229,20 @@ class Commands:
         if problems:
             return _finished(running, replies.failed("INVALID_MANIFEST", str(InvalidManifest(problems))))
         if manifests:
-            actions = cluster.apply(manifests, now)
+            watching = Watching(cluster.apply(manifests, now))
         else:
-            actions = cluster.delete([one for one in prepared if isinstance(one, Key)], now)
+            keys = [one for one in prepared if isinstance(one, Key)]
+            watching = Watching(cluster.delete(keys, now), deleting=True, ending=cluster.terminating(keys))
         reason = _NOT_READY
         if deadline is not None and deadline < until:
             until, reason = deadline, _DEADLINE
-        watching = Watching(actions, not manifests, until, reason)
+        watching = msgspec.structs.replace(watching, until=until, reason=reason)
         state = replies.observe(cluster, watching)
         if state.over:
             return _finished(running, state.result)
         if manifests and until <= now and reason == _NOT_READY:
             return _finished(running, replies.succeeded(state.progress.objects))
+        cluster.hold(watching.actions)
         return Dispatch(running.digest, watching=watching)
 
     async def _watch(self, running: Running, watching: Watching) -> pb.Result:

@@ -12,8 +12,8 @@ from ote.api.command.v1 import command_pb2 as pb
 from ote.shims.local.core import cluster as core
 from ote.shims.local.core.cluster import Cluster
 from ote.shims.local.core.dispatches import Watching
-from ote.shims.local.core.names import KINDS, Key
-from ote.shims.local.core.workloads import Readiness
+from ote.shims.local.core.names import KINDS
+from ote.shims.local.core.records import Acted
 
 _ACTIONS = {
     core.CREATED: pb.ACTION_CREATED,
@@ -51,16 +51,17 @@ def observe(cluster: Cluster, watching: Watching) -> Observed:
     """Looks at the objects of a command that took effect."""
     found = objects(cluster, watching.actions)
     if watching.deleting:
-        left = cluster.terminating(key for key, _ in watching.actions)
+        left = sum(uid in cluster.pods for uid in watching.ending)
         message = f"{left} {'pod is' if left == 1 else 'pods are'} ending" if left else ""
         return Observed(not left, _progress(message, found), succeeded(found))
-    states = [cluster.readiness(key) for key, _ in watching.actions]
-    ready = sum(state.ready for state in states)
-    waits = _first_reason(watching.actions, states)
-    message = f"{ready} of {len(states)} objects ready" + (f"; {waits}" if waits else "")
-    if any(state.failed for state in states):
-        return Observed(True, _progress(message, found), failed("NOT_READY", waits, found))
-    return Observed(ready == len(states), _progress(message, found), succeeded(found))
+    states = [(one.key, cluster.standing(one)) for one in watching.actions]
+    waiting = sorted(((key, state) for key, state in states if not state.ready), key=lambda pair: not pair[1].failed)
+    message = f"{len(states) - len(waiting)} of {len(states)} objects ready"
+    if not waiting:
+        return Observed(True, _progress(message, found), succeeded(found))
+    key, first = waiting[0]
+    why = f"{key.kind} {key.name}: {first.message}"
+    return Observed(first.failed, _progress(f"{message}; {why}", found), failed(first.reason, why, found))
 
 
 def not_ready(state: Observed, reason: str, why: str) -> pb.Result:
@@ -68,17 +69,17 @@ def not_ready(state: Observed, reason: str, why: str) -> pb.Result:
     return failed(reason, f"{why}: {state.progress.message}", state.progress.objects)
 
 
-def objects(cluster: Cluster, actions: Sequence[tuple[Key, str]]) -> list[pb.ObjectResult]:
+def objects(cluster: Cluster, actions: Sequence[Acted]) -> list[pb.ObjectResult]:
     """What happened to each object, and how it is now."""
     results = []
-    for key, action in actions:
-        readiness = cluster.readiness(key)
+    for acted in actions:
+        key, readiness = acted.key, cluster.standing(acted)
         results.append(
             pb.ObjectResult(
                 object=pb.ObjectRef(
                     api_version=KINDS[key.kind].api_version, kind=key.kind, namespace=key.namespace, name=key.name
                 ),
-                action=_ACTIONS[action],
+                action=_ACTIONS[acted.action],
                 ready=readiness.ready,
                 message=readiness.message,
             )
@@ -88,9 +89,3 @@ def objects(cluster: Cluster, actions: Sequence[tuple[Key, str]]) -> list[pb.Obj
 
 def _progress(message: str, found: Sequence[pb.ObjectResult]) -> pb.Progress:
     return pb.Progress(message=message, objects=found, effect_done=True)
-
-
-def _first_reason(actions: Sequence[tuple[Key, str]], states: Sequence[Readiness]) -> str:
-    pairs = [(key, state) for (key, _), state in zip(actions, states, strict=True) if not state.ready]
-    pairs.sort(key=lambda pair: not pair[1].failed)
-    return f"{pairs[0][0].kind} {pairs[0][0].name}: {pairs[0][1].message}" if pairs else ""

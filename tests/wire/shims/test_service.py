@@ -20,7 +20,7 @@ from ote.shims.local.shim import LocalShim
 from ote.store.sqlite import Store, Write
 
 from .conftest import Local, apply_command
-from .manifests import config, container, pod, shell, together
+from .manifests import config, container, deployment, job, pod, shell, together
 
 SUCCEEDED, FAILED, CANCELLED = (
     command_pb2.OUTCOME_SUCCEEDED,
@@ -93,6 +93,49 @@ async def test_a_cancelled_command_ends_failed_after_its_effect_and_cancelled_be
     assert (result.outcome, result.reason) == (FAILED, "CANCELLED")
     answer = await local.stub.Cancel(shim_pb2.CancelRequest(dispatch_id="late"))
     assert answer.state == shim_pb2.CANCEL_STATE_FINISHED
+
+
+CRASHING = deployment("web", shell("exit 3"))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    ("waits", "then", "reason"),
+    [
+        (CRASHING, deployment("web", shell("sleep 600")), "SUPERSEDED"),
+        (NEVER_READY, pod("p", shell("sleep 601")), "SUPERSEDED"),
+        (CRASHING, "Deployment/web", "DELETED"),
+        (NEVER_READY, "Pod/p", "DELETED"),
+        (job("j", shell("sleep 600"), ttlSecondsAfterFinished=0), "Job/j", "DELETED"),
+    ],
+)
+async def test_who_waits_for_what_another_command_deletes_or_replaces_fails_and_says_so(
+    local: Local, waits: str, then: str, reason: str, *, restarted: bool
+) -> None:
+    first = local.stub.Execute(shim_pb2.ExecuteRequest(dispatch_id="first", command=apply_command(waits, 60)))
+    assert (await anext(aiter(first))).progress.effect_done
+    if restarted:
+        first.cancel()
+        await local.restart()
+    waiting = asyncio.create_task(local.apply(waits, "first", seconds=60))
+    later = await (local.delete(then) if "{" not in then else local.apply(then))
+    assert later.outcome == SUCCEEDED
+    async with asyncio.timeout(5):
+        result = await waiting
+    assert (result.outcome, result.reason) == (FAILED, reason)
+    assert "while it was awaited" in result.message
+    (one,) = result.objects
+    assert (one.action, one.ready) == (command_pb2.ACTION_CREATED, False)
+
+
+async def test_a_job_that_fails_and_is_removed_at_once_has_failed(local: Local) -> None:
+    result = await local.apply(job("j", shell("exit 3"), backoffLimit=0, ttlSecondsAfterFinished=0))
+    assert (result.outcome, result.reason) == (FAILED, "NOT_READY")
+    assert "BackoffLimitExceeded" in result.message
+    await local.until(lambda jobs: not jobs, "Job")
+    result = await local.apply(job("j", shell("exit 0"), backoffLimit=0, ttlSecondsAfterFinished=0))
+    assert result.outcome == SUCCEEDED
+    await local.until(lambda jobs: not jobs, "Job")
 
 
 async def test_a_command_may_have_a_time_limit_in_all(local: Local) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from ote.shims.local.core import environment, records, spec, workloads
 from ote.shims.local.core.manifest import Manifest
 from ote.shims.local.core.names import DEFAULT_NAMESPACE, WORKLOADS, Key, is_label
-from ote.shims.local.core.records import Container, Pod, Stored
+from ote.shims.local.core.records import Acted, Container, Pod, Stored
 from ote.shims.local.core.workloads import Backoff, Plan, Readiness
 
 CREATED, CONFIGURED, UNCHANGED, DELETED, ABSENT = "created", "configured", "unchanged", "deleted", "absent"
@@ -88,6 +88,7 @@ class Cluster:
         self._source = source
         self._backoff = backoff
         self._owned: dict[Key, dict[str, Pod]] = {}
+        self._awaited: Counter[str] = Counter()
         self._dirty_objects: dict[Key, None] = {}
         self._dirty_pods: dict[str, None] = {}
         self._effects: list[Effect] = []
@@ -147,50 +148,72 @@ class Cluster:
                 problems.append(f"{key}: spec.template and spec.completions cannot be changed; delete the job first")
         return problems
 
-    def apply(self, manifests: Sequence[Manifest], now: float) -> list[tuple[Key, str]]:
+    def apply(self, manifests: Sequence[Manifest], now: float) -> list[Acted]:
         """Creates or changes objects that were checked; returns what happened to each."""
         actions = []
         for manifest in manifests:
             key, body = manifest.key, manifest.body
             stored = self.objects.get(key)
             if stored is None:
-                self._put(Stored(key, self._source.uid(), now, body, revision=_revision(key.kind, body)))
-                actions.append((key, CREATED))
+                action, stored = CREATED, Stored(key, self._source.uid(), now, body, revision=_revision(key.kind, body))
+                self._put(stored)
             elif stored.body == body:
-                actions.append((key, UNCHANGED))
+                action = UNCHANGED
             else:
+                action = CONFIGURED
                 stored.generation += stored.body.get("spec") != body.get("spec")
                 stored.body, stored.revision = body, _revision(key.kind, body)
                 self._put(stored)
-                actions.append((key, CONFIGURED))
-            if key.kind in ("ConfigMap", "Secret") and actions[-1][1] != UNCHANGED:
+            actions.append(Acted(key, action, stored.uid, stored.generation))
+            if key.kind in ("ConfigMap", "Secret") and action != UNCHANGED:
                 self._source_changed(key)
         self._settle(now)
         return actions
 
-    def delete(self, keys: Iterable[Key], now: float) -> list[tuple[Key, str]]:
+    def delete(self, keys: Iterable[Key], now: float) -> list[Acted]:
         """Deletes objects and the pods made for them; a namespace goes with all that is in it."""
         actions = []
         for key in keys:
-            actions.append((key, DELETED if self._delete(key) else ABSENT))
+            actions.append(Acted(key, DELETED if self._delete(key) else ABSENT))
             if key.kind == "Namespace":
                 for inner in [other for other in self.objects if other.namespace == key.name]:
                     self._delete(inner)
         self._settle(now)
         return actions
 
-    def terminating(self, keys: Iterable[Key]) -> int:
-        """How many pods of deleted objects have not ended yet."""
+    def terminating(self, keys: Iterable[Key]) -> list[str]:
+        """The pods of deleted objects that have not ended yet."""
         wanted = set(keys)
         namespaces = {key.name for key in wanted if key.kind == "Namespace"}
-        return sum(
-            pod.deleting
-            and (pod.owner in wanted or pod.namespace in namespaces or Key("Pod", pod.namespace, pod.name) in wanted)
+        return [
+            pod.uid
             for pod in self.pods.values()
-        )
+            if pod.deleting
+            and (pod.owner in wanted or pod.namespace in namespaces or Key("Pod", pod.namespace, pod.name) in wanted)
+        ]
+
+    def hold(self, actions: Iterable[Acted]) -> None:
+        """Somebody awaits these objects: what finishes stays, whatever its ttl, until `release`."""
+        self._awaited.update(one.uid for one in actions)
+
+    def release(self, actions: Sequence[Acted], now: float) -> None:
+        """Nobody awaits them any longer on behalf of that `hold`."""
+        self._awaited -= Counter(one.uid for one in actions)
+        self._touched |= {one.key: None for one in actions}
+        self._settle(now)
+
+    def standing(self, acted: Acted) -> Readiness:
+        """How far that is which a command has applied: failed, when a later command deleted or changed it."""
+        stored = self.objects.get(acted.key)
+        if acted.uid and acted.key.kind in WORKLOADS:
+            if stored is None:
+                return Readiness(False, True, "another command deleted it while it was awaited", "DELETED")
+            if (stored.uid, stored.generation) != (acted.uid, acted.generation):
+                return Readiness(False, True, "a later command replaced it while it was awaited", "SUPERSEDED")
+        return self.readiness(acted.key)
 
     def readiness(self, key: Key) -> Readiness:
-        """How far an object is; kinds that have no readiness are ready, and so is what was deleted in between."""
+        """How far an object is; what is not there is ready, and so are kinds that have no readiness."""
         stored = self.objects.get(key)
         if stored is None or key.kind not in WORKLOADS:
             return Readiness(True)
@@ -372,7 +395,7 @@ class Cluster:
         if plan.wake_at is not None:
             if plan.wake_at > now:
                 self._remind(plan.wake_at, key)
-            else:
+            elif stored.uid not in self._awaited:
                 self._delete(key)
 
     def _plan(self, stored: Stored, pods: Sequence[Pod], now: float) -> Plan:

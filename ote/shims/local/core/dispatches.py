@@ -10,17 +10,18 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ote.shims.local.core.names import Key
+from ote.shims.local.core.records import Acted
 
 
 class Watching(msgspec.Struct, frozen=True):
     """A command that took effect and whose readiness is observed: until when, and what it is called if that is over.
 
-    deleting: it waits for pods to end, not for objects to become ready.
+    deleting: it waits for pods to end, not for objects to become ready; ending: which pods.
     """
 
-    actions: list[tuple[Key, str]]
+    actions: list[Acted]
     deleting: bool = False
+    ending: list[str] = []
     until: float | None = None
     reason: str = ""
 

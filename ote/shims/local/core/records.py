@@ -5,7 +5,7 @@ Not here: what is decided about them. These records are written to the store as 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,15 @@ class Stored(msgspec.Struct):
     generation: int = 1
     revision: str = ""
     finished: Finished | None = None
+
+
+class Acted(NamedTuple):
+    """What a command did to an object; uid and generation name what it left there, so that a later command shows."""
+
+    key: Key
+    action: str
+    uid: str = ""
+    generation: int = 0
 
 
 class Container(msgspec.Struct):

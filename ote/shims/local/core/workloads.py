@@ -26,11 +26,12 @@ class Plan(NamedTuple):
 
 
 class Readiness(NamedTuple):
-    """Whether an object is ready, whether it can never become so, and what it waits for."""
+    """Whether an object is ready, whether it can never become so, what it waits for, and what a result calls that."""
 
     ready: bool
     failed: bool = False
     message: str = ""
+    reason: str = "NOT_READY"
 
 
 class Backoff(NamedTuple):

@@ -51,7 +51,7 @@ class World:
         assert not problems, problems
         actions = self.cluster.apply(manifests, self.now)
         self.settle()
-        return [(str(key), action) for key, action in actions]
+        return [(str(one.key), one.action) for one in actions]
 
     def problems(self, text: str) -> list[str]:
         return self.cluster.check(manifest.check(yaml.safe_load_all(text), needs="command"))
@@ -59,7 +59,7 @@ class World:
     def delete(self, *references: str) -> list[str]:
         actions = self.cluster.delete([self.key(reference) for reference in references], self.now)
         self.settle()
-        return [action for _, action in actions]
+        return [one.action for one in actions]
 
     def key(self, reference: str) -> Key:
         kind, *rest = reference.split("/")

@@ -2,9 +2,10 @@
 
 from ote.shims.local.core.dispatches import Dispatch, Memory, Watching
 from ote.shims.local.core.names import Key
+from ote.shims.local.core.records import Acted
 
 DONE = Dispatch(b"content", result=b"result")
-OPEN = Dispatch(b"content", watching=Watching([(Key("Pod", "n", "p"), "created")]))
+OPEN = Dispatch(b"content", watching=Watching([Acted(Key("Pod", "n", "p"), "created")]))
 
 
 def test_an_id_is_bound_to_its_content() -> None:
