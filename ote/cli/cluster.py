@@ -15,7 +15,17 @@ from ote.cli.output import Column, Format, as_json, print_table, show, state_tex
 from ote.cli.params import clusters_option, labels_option, output_option, selector_options, timeout_option
 from ote.cli.program import Nouns, connected, note
 from ote.cli.sending import Sending, selector_of, send_and_show
-from ote.cli.views import Document, age, cluster_detail, cluster_view, mapping_text, state_name, totals_text, usage_text
+from ote.cli.views import (
+    Document,
+    age,
+    cluster_detail,
+    cluster_view,
+    mapping_text,
+    shim_text,
+    state_name,
+    totals_text,
+    usage_text,
+)
 from ote.client.client import Client
 from ote.model.errors import NotFound
 from ote.model.names import check_name, is_name
@@ -54,8 +64,8 @@ def list_(clusters: str, labels: str, explain: str | None, output: Format) -> No
     \b
     JSON:
       {"clusters":[{"name","uid","state","parent","configured_parent","path":[root first],"labels":{},"tags":[],
-       "epoch","shim":{"kind","name","version","capabilities":[]},"last_seen"}]}
-      shim is null for a cluster without one. With --explain also "explain":{"cluster","selected","why":[]}.
+       "epoch","shim":{"kind","name","version","capabilities":[],"not_answering_since"},"last_seen"}]}
+      shim is null for a cluster without one; not_answering_since while it answers. With --explain also "explain":{"cluster","selected","why":[]}.
 
     \b
     Example:
@@ -129,7 +139,7 @@ def _print(document: Document) -> None:
             one["name"],
             one["state"],
             one["parent"] + ("" if _at_home(one) else f" (home: {one['configured_parent']})"),
-            one["shim"]["kind"] if one["shim"] else "",
+            shim_text(one["shim"]) if one["shim"] else "",
             age(one["last_seen"]),
             ",".join(one["tags"]),
             mapping_text(one["labels"]),
@@ -159,14 +169,15 @@ def get(name: str, output: Format) -> None:
     JSON: a cluster as in list, and "state_since","away_from_home_since","home_problem","draining","advertise",
       "instance","version","changed_facts":[],"descendants","status":{"ready","message","capacity":{},"usage":{},
       "nodes","nodes_ready","workloads":{},"pods_running","pods_failing","as_of"},"status_as_of","status_stale",
-      "totals":{"clusters","clusters_ready","capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},
+      "totals":{"clusters","clusters_ready","clusters_silent","capacity":{},"usage":{},"nodes","nodes_ready","workloads":{},
       "pods_running","pods_failing","unwell":[]}
 
     Of a cluster that is not below the parent of its settings it is asked since when (away_from_home_since) and why that
     was not taken when it was tried last (home_problem): a --parent that is wrong shows here.
 
     The status is asked of the cluster itself; while that does not answer it is what it told last (stale). Totals are
-    sums over it and all below it.
+    sums over it and all below it; clusters_silent are those whose shim does not answer. They are told upwards every 30 s
+    at most, within 2 s where the number of clusters changes, so each level below may add so much to their age.
 
     \b
     Example:
@@ -188,11 +199,9 @@ def _print_detail(one: Document) -> None:
         "Draining": "yes" if one["draining"] else "",
         "Labels": mapping_text(one["labels"]),
         "Tags": ", ".join(one["tags"]),
-        "Shim": "{kind} ({name} {version}): {0}".format(", ".join(one["shim"]["capabilities"]), **one["shim"])
-        if one["shim"]
-        else "none",
+        "Shim": _shim_detail(one["shim"]) if one["shim"] else "none",
         "Workloads": ", ".join(f"{count} {kind}" for kind, count in status.get("workloads", {}).items()),
-        "Pods": f"{status['pods_running']} running, {status['pods_failing']} failing" if status else "",
+        "Pods": _pods_detail(one) if status else "",
         "In use": usage_text(status) if status and any(status["capacity"].values()) else "",
         "As of": f"{age(one['status_as_of'])} ago; it does not answer now" if one["status_stale"] else "",
         "Below": f"{one['descendants']} clusters" if one["descendants"] else "",
@@ -205,6 +214,19 @@ def _print_detail(one: Document) -> None:
     for title, text in lines.items():
         if text:
             click.echo(f"{title + ':':<11}{text}")
+
+
+def _shim_detail(shim: Document) -> str:
+    text = f"{shim['kind']} ({shim['name']} {shim['version']}): {', '.join(shim['capabilities'])}"
+    since = shim["not_answering_since"]
+    return f"{text}; not answering since {since} ({age(since)} ago)" if since else text
+
+
+def _pods_detail(one: Document) -> str:
+    status = one["status"]
+    silent = one["shim"] and one["shim"]["not_answering_since"]
+    text = f"{status['pods_running']} running, {status['pods_failing']} failing"
+    return f"{text}, when the shim answered last" if silent else text
 
 
 def _home_text(one: Document) -> str:

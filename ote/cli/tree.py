@@ -18,7 +18,7 @@ def tree(output: Format) -> None:
     """Show who hangs under whom, and who is away from home.
 
     \b
-    JSON: {"name","state","shim","configured_parent","last_seen","children":[…]}
+    JSON: {"name","state","shim","shim_not_answering_since","configured_parent","last_seen","children":[…]}
 
     \b
     Example:
@@ -42,6 +42,7 @@ def nest(clusters: Sequence[Document]) -> list[Document]:
             "name": one["name"],
             "state": one["state"],
             "shim": one["shim"]["kind"] if one["shim"] else None,
+            "shim_not_answering_since": one["shim"]["not_answering_since"] if one["shim"] else None,
             "configured_parent": one["configured_parent"],
             "last_seen": one["last_seen"],
             "children": [],
@@ -75,7 +76,8 @@ def _text(node: Document, parent: str) -> str:
         seen = age(node["last_seen"])
         parts.append(state_text(node["state"]) + (f" (last seen {seen} ago)" if seen else ""))
     if node["shim"]:
-        parts.append(f"[{node['shim']}]")
+        since = node["shim_not_answering_since"]
+        parts.append(f"[{node['shim']}: not answering for {age(since)}]" if since else f"[{node['shim']}]")
     if parent and node["configured_parent"] and node["configured_parent"] != parent:
         parts.append(f"(home: {node['configured_parent']})")
     return " ".join(parts)

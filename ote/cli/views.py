@@ -97,7 +97,13 @@ def _shim_view(shim: cluster_pb2.Shim) -> Document:
         "name": shim.name,
         "version": shim.version,
         "capabilities": list(shim.capabilities),
+        "not_answering_since": moment(shim.not_answering_since),
     }
+
+
+def shim_text(shim: Document) -> str:
+    """The kind of a cluster's shim, and that it does not answer."""
+    return f"{shim['kind']} (not answering)" if shim["not_answering_since"] else str(shim["kind"])
 
 
 def _status_view(status: shim_pb2.ClusterStatus) -> Document:
@@ -119,6 +125,7 @@ def _totals_view(totals: cluster_pb2.Totals) -> Document:
     return {
         "clusters": totals.clusters,
         "clusters_ready": totals.clusters_ready,
+        "clusters_silent": totals.clusters_silent,
         "capacity": _resources(totals.capacity),
         "usage": _resources(totals.usage),
         "nodes": totals.nodes,

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,8 +126,8 @@ class ShimLink:
                 self.failed_at = time.time()
                 self._log.warning("shim lost", reason=reason)
                 self._post(ev.ShimDown(reason))
-            elif self._status is not None:
-                self._tell_lost(self._status)
+            else:
+                self._tell_lost()
             self.error = reason
             await asyncio.sleep(_RETRY[min(attempt, len(_RETRY) - 1)])
             attempt += 1
@@ -147,11 +148,14 @@ class ShimLink:
             )
         )
 
-    def _tell_lost(self, status: shim_pb2.ClusterStatus) -> None:
+    def _tell_lost(self) -> None:
         """Those above see that nobody answers for this cluster; a shim that is back at once is not told of."""
-        status.ready, status.message = False, "the shim does not answer"
-        self._post(ev.ShimStatus(status.SerializeToString(), totals_of(status)))
-        self._status = None
+        self._post(ev.ShimSilent(round(self.failed_at * 1000)))
+        status, self._status = self._status, None
+        if status is not None:
+            status.ready, status.message = False, "the shim does not answer"
+            totals = replace(totals_of(status), clusters_silent=1, pods_failing=0)  # what fails now nobody knows
+            self._post(ev.ShimStatus(status.SerializeToString(), totals))
 
     async def _follow(self, channel: grpc.aio.Channel, info: shim_pb2.GetShimInfoResponse) -> None:
         """Until the connection breaks."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ote.api.cluster.v1 import cluster_pb2
 from ote.clustercontroller.core.controller import Controller
-from ote.clustercontroller.core.load import is_unwell
+from ote.clustercontroller.core.load import is_unwell, not_ready
 from ote.clustercontroller.core.states import AWAY, NAME_CONFLICT, OFFLINE, ONLINE
 from ote.clustercontroller.lanes import Lane
 from ote.clustercontroller.membership import Membership
@@ -150,8 +150,8 @@ class StatusReport:
             add("CERTIFICATE_EXPIRING", f"the certificate ends in {left:.0f} s and was not renewed", due)
         self._workload_problems(add)
         self._cluster_problems(found)
-        elsewhere = self._elsewhere()
-        return [*found[: _MAX_PROBLEMS - 1], *([elsewhere] if elsewhere is not None else [])]
+        summed = [problem for problem in (self._silent_shims(), self._elsewhere()) if problem is not None]
+        return [*found[: _MAX_PROBLEMS - len(summed)], *summed]
 
     def _workload_problems(self, add: Callable[[str, str, float, str], None]) -> None:
         """What does not work in the clusters of the subtree, told as one: names are few, `get` shows the rest."""
@@ -161,8 +161,8 @@ class StatusReport:
         what = []
         if totals.pods_failing:
             what.append(f"{totals.pods_failing} pods fail or restart again and again")
-        if totals.clusters_ready < totals.clusters:
-            what.append(f"{totals.clusters - totals.clusters_ready} of {totals.clusters} clusters are not ready")
+        if not_ready(totals) > 0:
+            what.append(f"{not_ready(totals)} of {totals.clusters} clusters are not ready")
         names = ",".join(totals.unwell)
         message = f"{' and '.join(what)}, in {names or 'clusters below'}"
         if totals.pods_failing and names:
@@ -179,15 +179,30 @@ class StatusReport:
             if home and parent is not None and parent.name != home and registry.state(entry.uid) == ONLINE:
                 told = f"{entry.name} is below {parent.name}, its home is {home}"
                 away.append((told, entry.name, self.wall(entry.changed_at)))
-        if not away:
+        return self._as_one("NOT_AT_HOME", away)
+
+    def _silent_shims(self) -> cluster_pb2.Problem | None:
+        """The clusters below that can be reached and whose shim does not answer them, told as one."""
+        silent: list[tuple[str, str, float]] = []
+        registry = self.core.registry
+        for entry in registry.entries.values():
+            since = entry.facts.shim_silent_since_ms
+            if since and entry is not registry.own and registry.state(entry.uid) == ONLINE:
+                silent.append((f"the shim of {entry.name} does not answer", entry.name, since / 1000))
+        return self._as_one("SHIM_UNAVAILABLE", silent)
+
+    def _as_one(self, reason: str, told: list[tuple[str, str, float]]) -> cluster_pb2.Problem | None:
+        """What is wrong with several clusters (what, its name, since when) as one problem, the longest first."""
+        if not told:
             return None
-        away.sort()
-        more = f" and {len(away) - _NAMED} more" if len(away) > _NAMED else ""
+        told.sort(key=lambda one: (one[2], one[1]))
+        shown = told[:_NAMED]
+        more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
         return cluster_pb2.Problem(
-            reason="NOT_AT_HOME",
-            message="; ".join(told for told, _, _ in away[:_NAMED]) + more,
-            since=timestamp(min(since for _, _, since in away)),
-            cluster=away[0][1] if len(away) == 1 else self.core.ctx.name,
+            reason=reason,
+            message="; ".join(text for text, _, _ in shown) + more,
+            since=timestamp(told[0][2]),
+            cluster=told[0][1] if len(told) == 1 else self.core.ctx.name,
         )
 
     def _cluster_problems(self, found: list[cluster_pb2.Problem]) -> None:

@@ -147,6 +147,7 @@ class Controller:
             ev.Evict: self._evict,
             ev.ShimUp: self._shim_up,
             ev.ShimDown: self.target.shim_down,
+            ev.ShimSilent: self._shim_silent,
             ev.ShimStatus: self.load.shim_status,
             ev.ShimProgress: self.target.progress,
             ev.ShimResult: self.target.result,
@@ -430,6 +431,10 @@ class Controller:
         if self.own.set_shim(event):
             self._own_changed()
         self.target.shim_up(event)
+
+    def _shim_silent(self, event: ev.ShimSilent) -> None:
+        if self.own.set_shim_silent(event.since_ms):
+            self._own_changed()
 
     def _publish_status(self, cluster_status: bytes, totals: m.Totals) -> None:
         self.own.set_status(cluster_status, totals)

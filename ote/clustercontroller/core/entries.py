@@ -121,6 +121,7 @@ class Sharing:
             journal_id=facts.journal_id,
             changed=self._list(facts.changed),
             draining_since_ms=facts.draining_since_ms,
+            shim_silent_since_ms=facts.shim_silent_since_ms,
         )
 
     def _list(self, words: list[str]) -> list[str]:

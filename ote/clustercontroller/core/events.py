@@ -188,6 +188,13 @@ class ShimDown:
 
 
 @dataclass(slots=True)
+class ShimSilent:
+    """The shim has not come back: those above are to know. `since_ms` is since 1970."""
+
+    since_ms: int
+
+
+@dataclass(slots=True)
 class ShimStatus:
     """`cluster_status` as the shim told it, and the numbers in it."""
 
@@ -313,6 +320,7 @@ Event = (
     | Evict
     | ShimUp
     | ShimDown
+    | ShimSilent
     | ShimStatus
     | ShimProgress
     | ShimResult

@@ -107,8 +107,16 @@ class OwnRecord:
             shim_name=shim.name,
             shim_version=shim.version,
             capabilities=sorted(shim.capabilities),
+            shim_silent_since_ms=0,
         )
         return self._settings != before
+
+    def set_shim_silent(self, since_ms: int) -> bool:
+        """Say that the shim does not answer; returns whether that is news."""
+        if self._settings.shim_silent_since_ms:
+            return False
+        self._settings = replace(self._settings, shim_silent_since_ms=since_ms)
+        return True
 
     def set_status(self, cluster_status: bytes, totals: Totals) -> None:
         version = self._status.version + 1 if self._status else 1
@@ -150,4 +158,5 @@ def _with_shim_of(facts: Facts, told: Facts) -> Facts:
         shim_name=told.shim_name,
         shim_version=told.shim_version,
         capabilities=told.capabilities,
+        shim_silent_since_ms=told.shim_silent_since_ms,
     )

@@ -71,6 +71,7 @@ class Facts:
     journal_id: str = ""
     changed: list[str] = field(default_factory=list)
     draining_since_ms: int = 0
+    shim_silent_since_ms: int = 0
 
 
 class Resources(NamedTuple):
@@ -99,6 +100,7 @@ class Totals:
     pods_running: int = 0
     pods_failing: int = 0
     unwell: list[str] = field(default_factory=list)
+    clusters_silent: int = 0
 
 
 @dataclass(slots=True)

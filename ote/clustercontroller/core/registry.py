@@ -75,7 +75,8 @@ class Registry(Chains):
         """Given the uid of a cluster that has been evicted."""
         self.on_superseded: Callable[[Away], None] = lambda away: None
         """A direct child has another attachment of a higher epoch, as told here."""
-        self.on_load_changed: Callable[[], None] = lambda: None
+        self.on_load_changed: Callable[[bool], None] = lambda clusters: None
+        """Called with whether the sums may be of another number of clusters."""
         """What a direct child has and uses may have changed, or which of them can be reached."""
         self.details: dict[str, Details] = {}
         """Of this cluster and its direct children; no status goes further. Read only elsewhere."""
@@ -325,7 +326,8 @@ class Registry(Chains):
         if record.status is None or (known is not None and record.status == known.status):
             return False
         self.details[record.uid] = Details(record.status, self.ctx.now)
-        self.on_load_changed()
+        before = known.status.totals.clusters if known is not None else 0
+        self.on_load_changed(record.status.totals.clusters != before)
         return True
 
     # --- links ----------------------------------------------------------------------------------------------------
@@ -447,7 +449,7 @@ class Registry(Chains):
         self._drop_child(entry)
         del self.entries[uid]
         self.details.pop(uid, None)
-        self.on_load_changed()
+        self.on_load_changed(True)
         self._links.pop(uid, None)
         self._leaving.pop(uid, None)
         self._telling.forget(uid)
@@ -595,5 +597,5 @@ class Registry(Chains):
         if shown:
             self.ctx.emit(fx.ClustersChanged(list(shown)))
         if moved:
-            self.on_load_changed()
+            self.on_load_changed(True)
             self.on_paths_changed(list(moved))

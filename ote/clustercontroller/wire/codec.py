@@ -81,6 +81,7 @@ def _facts(value: m.Facts | None) -> pb.Facts | None:
         journal_id=value.journal_id,
         changed=value.changed,
         draining_since_ms=value.draining_since_ms,
+        shim_silent_since_ms=value.shim_silent_since_ms,
     )
 
 
@@ -100,6 +101,7 @@ def _from_facts(value: pb.Facts) -> m.Facts:
         journal_id=value.journal_id,
         changed=list(value.changed),
         draining_since_ms=value.draining_since_ms,
+        shim_silent_since_ms=value.shim_silent_since_ms,
     )
 
 

@@ -34,6 +34,7 @@ def encode_totals(value: m.Totals) -> cluster_pb2.Totals:
         pods_running=value.pods_running,
         pods_failing=value.pods_failing,
         unwell=value.unwell,
+        clusters_silent=value.clusters_silent,
     )
 
 
@@ -50,6 +51,7 @@ def decode_totals(value: cluster_pb2.Totals) -> m.Totals:
         pods_running=value.pods_running,
         pods_failing=value.pods_failing,
         unwell=list(value.unwell),
+        clusters_silent=value.clusters_silent,
     )
 
 

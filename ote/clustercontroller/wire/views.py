@@ -94,6 +94,8 @@ class ClusterViews:
                     capabilities=facts.capabilities,
                 )
             )
+            if facts.shim_silent_since_ms:
+                view.shim.not_answering_since.CopyFrom(timestamp(facts.shim_silent_since_ms / 1000))
         details = self._details(entry.uid)
         if details is not None:
             status = details.status

@@ -40,7 +40,13 @@ def test_the_json_of_the_list_has_the_promised_shape(root: FakeController, ctl: 
                 "labels": {"x": "y"},
                 "tags": ["a", "b"],
                 "epoch": 7,
-                "shim": {"kind": "local", "name": "ote-local-shim", "version": "1", "capabilities": ["apply"]},
+                "shim": {
+                    "kind": "local",
+                    "name": "ote-local-shim",
+                    "version": "1",
+                    "capabilities": ["apply"],
+                    "not_answering_since": None,
+                },
                 "last_seen": "2026-01-02T03:04:05.678Z",
             }
         ]
@@ -326,3 +332,17 @@ def test_a_watch_in_json_is_one_object_per_line(root: FakeController, ctl: Ctl) 
     lines = [json.loads(line) for line in ctl("cluster", "watch", "-o", "json").stdout.splitlines()]
     assert [line["event"] for line in lines] == ["put", "bookmark", "removed"]
     assert (lines[0]["cluster"]["name"], lines[2]["uid"]) == ("a", "u")
+
+
+def test_a_shim_that_does_not_answer_shows_wherever_its_cluster_does(root: FakeController, ctl: Ctl) -> None:
+    one = cluster("edge-1")
+    one.shim.not_answering_since.FromMilliseconds(1_800_000_000_000)
+    one.status.pods_running = 1
+    root.will("ListClusters", page(TREE[0], one), page(TREE[0], one))
+    assert "local (not answering)" in ctl.ok("cluster", "list")
+    assert "[local: not answering for " in ctl.ok("tree")
+    me = cluster_pb2.GetClusterResponse(cluster=root.me)
+    root.will("GetCluster", me, cluster_pb2.GetClusterResponse(cluster=one))
+    text = ctl.ok("cluster", "get", "edge-1")
+    assert "apply; not answering since 2027-01-15T08:00:00.000Z (" in text
+    assert "1 running, 0 failing, when the shim answered last" in text

@@ -142,7 +142,9 @@ async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: p
         events.clear()
         await server.stop(0.1)
         lost = await events.one(ev.ShimStatus)
-        assert (lost.totals.clusters, lost.totals.clusters_ready) == (1, 0)
+        assert (lost.totals.clusters, lost.totals.clusters_ready, lost.totals.clusters_silent) == (1, 0, 1)
+        silent = await events.one(ev.ShimSilent)
+        assert abs(silent.since_ms / 1000 - link.failed_at) < 0.01
         assert shim_pb2.ClusterStatus.FromString(lost.cluster_status).message == "the shim does not answer"
     finally:
         running.cancel()

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ote.api.shim.v1 import shim_pb2 as ote_dot_api_dot_shim_dot_v1_dot_shim__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ote/api/cluster/v1/cluster.proto\x12\x12ote.api.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aote/api/shim/v1/shim.proto\",\n\x08Selector\x12\x10\n\x08\x63lusters\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x01(\t\"\x83\x06\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .ote.api.cluster.v1.ClusterState\x12/\n\x0bstate_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06parent\x18\x05 \x01(\t\x12\x19\n\x11\x63onfigured_parent\x18\x06 \x01(\t\x12\x0c\n\x04path\x18\x07 \x03(\t\x12\x37\n\x06labels\x18\x08 \x03(\x0b\x32\'.ote.api.cluster.v1.Cluster.LabelsEntry\x12\x0c\n\x04tags\x18\t \x03(\t\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12&\n\x04shim\x18\x0b \x01(\x0b\x32\x18.ote.api.cluster.v1.Shim\x12-\n\tlast_seen\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\r \x01(\x08\x12\x11\n\tadvertise\x18\x0e \x01(\t\x12\x10\n\x08instance\x18\x0f \x01(\t\x12\x0f\n\x07version\x18\x10 \x01(\t\x12\x15\n\rchanged_facts\x18\x11 \x03(\t\x12.\n\x06status\x18\x12 \x01(\x0b\x32\x1e.ote.api.shim.v1.ClusterStatus\x12\x13\n\x0b\x64\x65scendants\x18\x13 \x01(\r\x12*\n\x06totals\x18\x14 \x01(\x0b\x32\x1a.ote.api.cluster.v1.Totals\x12\x30\n\x0cstatus_as_of\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cstatus_stale\x18\x16 \x01(\x08\x12\x38\n\x14\x61way_from_home_since\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0chome_problem\x18\x18 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdb\x02\n\x06Totals\x12\x10\n\x08\x63lusters\x18\x01 \x01(\x04\x12\x16\n\x0e\x63lusters_ready\x18\x02 \x01(\x04\x12,\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1a.ote.api.shim.v1.Resources\x12)\n\x05usage\x18\x04 \x01(\x0b\x32\x1a.ote.api.shim.v1.Resources\x12\r\n\x05nodes\x18\x05 \x01(\x04\x12\x13\n\x0bnodes_ready\x18\x06 \x01(\x04\x12<\n\tworkloads\x18\x07 \x03(\x0b\x32).ote.api.cluster.v1.Totals.WorkloadsEntry\x12\x14\n\x0cpods_running\x18\x08 \x01(\x04\x12\x14\n\x0cpods_failing\x18\t \x01(\x04\x12\x0e\n\x06unwell\x18\n \x03(\t\x1a\x30\n\x0eWorkloadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"I\n\x04Shim\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\"!\n\x11GetClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x12GetClusterResponse\x12,\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\"l\n\x13ListClustersRequest\x12.\n\x08selector\x18\x01 \x01(\x0b\x32\x1c.ote.api.cluster.v1.Selector\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"m\n\x14ListClustersResponse\x12-\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\r\"\\\n\x14WatchClustersRequest\x12.\n\x08selector\x18\x01 \x01(\x0b\x32\x1c.ote.api.cluster.v1.Selector\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xa7\x01\n\x15WatchClustersResponse\x12*\n\x03put\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.ClusterH\x00\x12\x11\n\x07removed\x18\x02 \x01(\tH\x00\x12\x30\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1c.ote.api.cluster.v1.BookmarkH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\x07\n\x05\x65vent\"\n\n\x08\x42ookmark\"\xd3\x01\n\x14UpdateClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x44\n\x06labels\x18\x02 \x03(\x0b\x32\x34.ote.api.cluster.v1.UpdateClusterRequest.LabelsEntry\x12\x15\n\rremove_labels\x18\x03 \x03(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x13\n\x0bremove_tags\x18\x05 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x15UpdateClusterResponse\x12,\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\x12\x10\n\x08\x64ispatch\x18\x02 \x01(\t\x12\x0f\n\x07settled\x18\x03 \x01(\x08\"#\n\x13\x45victClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x14\x45victClusterResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0f\n\x07orphans\x18\x02 \x03(\t\x12\x11\n\tdelivered\x18\x03 \x01(\x08\"\x1c\n\x1aGetControllerStatusRequest\"\x85\x05\n\x1bGetControllerStatusResponse\x12)\n\x04self\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x33\n\x0f\x63onnected_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62\x65\x61t\x18\x04 \x01(\x04\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\r\x12+\n\x07tunnels\x18\x06 \x03(\x0b\x32\x1a.ote.api.cluster.v1.Tunnel\x12-\n\x08problems\x18\x07 \x03(\x0b\x32\x1b.ote.api.cluster.v1.Problem\x12\x1c\n\x14unsettled_dispatches\x18\x08 \x01(\r\x12\x34\n\x10oldest_unsettled\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12O\n\x08\x63lusters\x18\n \x03(\x0b\x32=.ote.api.cluster.v1.GetControllerStatusResponse.ClustersEntry\x12\x12\n\nalternates\x18\x0b \x03(\t\x12+\n\x07started\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63\x65rtificate_expires\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06totals\x18\x0e \x01(\x0b\x32\x1a.ote.api.cluster.v1.Totals\x1a/\n\rClustersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xac\x02\n\x06Tunnel\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\nsent_bytes\x18\x04 \x03(\x0b\x32).ote.api.cluster.v1.Tunnel.SentBytesEntry\x12\x16\n\x0ereceived_bytes\x18\x05 \x01(\x04\x12\x14\n\x0cqueued_bytes\x18\x06 \x01(\x04\x12\x15\n\rrefused_items\x18\x07 \x01(\x04\x12\x11\n\tsilent_ms\x18\x08 \x01(\x04\x12\x14\n\x0c\x62ulk_streams\x18\t \x01(\r\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"f\n\x07Problem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63luster\x18\x04 \x01(\t*\x9b\x01\n\x0c\x43lusterState\x12\x1d\n\x19\x43LUSTER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43LUSTER_STATE_ONLINE\x10\x01\x12\x19\n\x15\x43LUSTER_STATE_OFFLINE\x10\x02\x12\x16\n\x12\x43LUSTER_STATE_AWAY\x10\x03\x12\x1f\n\x1b\x43LUSTER_STATE_NAME_CONFLICT\x10\x04\x32\xf9\x04\n\x0e\x43lusterService\x12[\n\nGetCluster\x12%.ote.api.cluster.v1.GetClusterRequest\x1a&.ote.api.cluster.v1.GetClusterResponse\x12\x61\n\x0cListClusters\x12\'.ote.api.cluster.v1.ListClustersRequest\x1a(.ote.api.cluster.v1.ListClustersResponse\x12\x66\n\rWatchClusters\x12(.ote.api.cluster.v1.WatchClustersRequest\x1a).ote.api.cluster.v1.WatchClustersResponse0\x01\x12\x64\n\rUpdateCluster\x12(.ote.api.cluster.v1.UpdateClusterRequest\x1a).ote.api.cluster.v1.UpdateClusterResponse\x12\x61\n\x0c\x45victCluster\x12\'.ote.api.cluster.v1.EvictClusterRequest\x1a(.ote.api.cluster.v1.EvictClusterResponse\x12v\n\x13GetControllerStatus\x12..ote.api.cluster.v1.GetControllerStatusRequest\x1a/.ote.api.cluster.v1.GetControllerStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ote/api/cluster/v1/cluster.proto\x12\x12ote.api.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aote/api/shim/v1/shim.proto\",\n\x08Selector\x12\x10\n\x08\x63lusters\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x01(\t\"\x83\x06\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .ote.api.cluster.v1.ClusterState\x12/\n\x0bstate_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06parent\x18\x05 \x01(\t\x12\x19\n\x11\x63onfigured_parent\x18\x06 \x01(\t\x12\x0c\n\x04path\x18\x07 \x03(\t\x12\x37\n\x06labels\x18\x08 \x03(\x0b\x32\'.ote.api.cluster.v1.Cluster.LabelsEntry\x12\x0c\n\x04tags\x18\t \x03(\t\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12&\n\x04shim\x18\x0b \x01(\x0b\x32\x18.ote.api.cluster.v1.Shim\x12-\n\tlast_seen\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\r \x01(\x08\x12\x11\n\tadvertise\x18\x0e \x01(\t\x12\x10\n\x08instance\x18\x0f \x01(\t\x12\x0f\n\x07version\x18\x10 \x01(\t\x12\x15\n\rchanged_facts\x18\x11 \x03(\t\x12.\n\x06status\x18\x12 \x01(\x0b\x32\x1e.ote.api.shim.v1.ClusterStatus\x12\x13\n\x0b\x64\x65scendants\x18\x13 \x01(\r\x12*\n\x06totals\x18\x14 \x01(\x0b\x32\x1a.ote.api.cluster.v1.Totals\x12\x30\n\x0cstatus_as_of\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cstatus_stale\x18\x16 \x01(\x08\x12\x38\n\x14\x61way_from_home_since\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0chome_problem\x18\x18 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x02\n\x06Totals\x12\x10\n\x08\x63lusters\x18\x01 \x01(\x04\x12\x16\n\x0e\x63lusters_ready\x18\x02 \x01(\x04\x12,\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1a.ote.api.shim.v1.Resources\x12)\n\x05usage\x18\x04 \x01(\x0b\x32\x1a.ote.api.shim.v1.Resources\x12\r\n\x05nodes\x18\x05 \x01(\x04\x12\x13\n\x0bnodes_ready\x18\x06 \x01(\x04\x12<\n\tworkloads\x18\x07 \x03(\x0b\x32).ote.api.cluster.v1.Totals.WorkloadsEntry\x12\x14\n\x0cpods_running\x18\x08 \x01(\x04\x12\x14\n\x0cpods_failing\x18\t \x01(\x04\x12\x0e\n\x06unwell\x18\n \x03(\t\x12\x17\n\x0f\x63lusters_silent\x18\x0b \x01(\x04\x1a\x30\n\x0eWorkloadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x82\x01\n\x04Shim\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x37\n\x13not_answering_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"!\n\x11GetClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x12GetClusterResponse\x12,\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\"l\n\x13ListClustersRequest\x12.\n\x08selector\x18\x01 \x01(\x0b\x32\x1c.ote.api.cluster.v1.Selector\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"m\n\x14ListClustersResponse\x12-\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\r\"\\\n\x14WatchClustersRequest\x12.\n\x08selector\x18\x01 \x01(\x0b\x32\x1c.ote.api.cluster.v1.Selector\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xa7\x01\n\x15WatchClustersResponse\x12*\n\x03put\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.ClusterH\x00\x12\x11\n\x07removed\x18\x02 \x01(\tH\x00\x12\x30\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1c.ote.api.cluster.v1.BookmarkH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\x07\n\x05\x65vent\"\n\n\x08\x42ookmark\"\xd3\x01\n\x14UpdateClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x44\n\x06labels\x18\x02 \x03(\x0b\x32\x34.ote.api.cluster.v1.UpdateClusterRequest.LabelsEntry\x12\x15\n\rremove_labels\x18\x03 \x03(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x13\n\x0bremove_tags\x18\x05 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x15UpdateClusterResponse\x12,\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\x12\x10\n\x08\x64ispatch\x18\x02 \x01(\t\x12\x0f\n\x07settled\x18\x03 \x01(\x08\"#\n\x13\x45victClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x14\x45victClusterResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0f\n\x07orphans\x18\x02 \x03(\t\x12\x11\n\tdelivered\x18\x03 \x01(\x08\"\x1c\n\x1aGetControllerStatusRequest\"\x85\x05\n\x1bGetControllerStatusResponse\x12)\n\x04self\x18\x01 \x01(\x0b\x32\x1b.ote.api.cluster.v1.Cluster\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x33\n\x0f\x63onnected_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62\x65\x61t\x18\x04 \x01(\x04\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\r\x12+\n\x07tunnels\x18\x06 \x03(\x0b\x32\x1a.ote.api.cluster.v1.Tunnel\x12-\n\x08problems\x18\x07 \x03(\x0b\x32\x1b.ote.api.cluster.v1.Problem\x12\x1c\n\x14unsettled_dispatches\x18\x08 \x01(\r\x12\x34\n\x10oldest_unsettled\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12O\n\x08\x63lusters\x18\n \x03(\x0b\x32=.ote.api.cluster.v1.GetControllerStatusResponse.ClustersEntry\x12\x12\n\nalternates\x18\x0b \x03(\t\x12+\n\x07started\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63\x65rtificate_expires\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06totals\x18\x0e \x01(\x0b\x32\x1a.ote.api.cluster.v1.Totals\x1a/\n\rClustersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xac\x02\n\x06Tunnel\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\nsent_bytes\x18\x04 \x03(\x0b\x32).ote.api.cluster.v1.Tunnel.SentBytesEntry\x12\x16\n\x0ereceived_bytes\x18\x05 \x01(\x04\x12\x14\n\x0cqueued_bytes\x18\x06 \x01(\x04\x12\x15\n\rrefused_items\x18\x07 \x01(\x04\x12\x11\n\tsilent_ms\x18\x08 \x01(\x04\x12\x14\n\x0c\x62ulk_streams\x18\t \x01(\r\x1a\x30\n\x0eSentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"f\n\x07Problem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63luster\x18\x04 \x01(\t*\x9b\x01\n\x0c\x43lusterState\x12\x1d\n\x19\x43LUSTER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43LUSTER_STATE_ONLINE\x10\x01\x12\x19\n\x15\x43LUSTER_STATE_OFFLINE\x10\x02\x12\x16\n\x12\x43LUSTER_STATE_AWAY\x10\x03\x12\x1f\n\x1b\x43LUSTER_STATE_NAME_CONFLICT\x10\x04\x32\xf9\x04\n\x0e\x43lusterService\x12[\n\nGetCluster\x12%.ote.api.cluster.v1.GetClusterRequest\x1a&.ote.api.cluster.v1.GetClusterResponse\x12\x61\n\x0cListClusters\x12\'.ote.api.cluster.v1.ListClustersRequest\x1a(.ote.api.cluster.v1.ListClustersResponse\x12\x66\n\rWatchClusters\x12(.ote.api.cluster.v1.WatchClustersRequest\x1a).ote.api.cluster.v1.WatchClustersResponse0\x01\x12\x64\n\rUpdateCluster\x12(.ote.api.cluster.v1.UpdateClusterRequest\x1a).ote.api.cluster.v1.UpdateClusterResponse\x12\x61\n\x0c\x45victCluster\x12\'.ote.api.cluster.v1.EvictClusterRequest\x1a(.ote.api.cluster.v1.EvictClusterResponse\x12v\n\x13GetControllerStatus\x12..ote.api.cluster.v1.GetControllerStatusRequest\x1a/.ote.api.cluster.v1.GetControllerStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,8 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONTROLLERSTATUSRESPONSE_CLUSTERSENTRY']._serialized_options = b'8\001'
   _globals['_TUNNEL_SENTBYTESENTRY']._loaded_options = None
   _globals['_TUNNEL_SENTBYTESENTRY']._serialized_options = b'8\001'
-  _globals['_CLUSTERSTATE']._serialized_start=3478
-  _globals['_CLUSTERSTATE']._serialized_end=3633
+  _globals['_CLUSTERSTATE']._serialized_start=3561
+  _globals['_CLUSTERSTATE']._serialized_end=3716
   _globals['_SELECTOR']._serialized_start=117
   _globals['_SELECTOR']._serialized_end=161
   _globals['_CLUSTER']._serialized_start=164
@@ -52,47 +52,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLUSTER_LABELSENTRY']._serialized_start=890
   _globals['_CLUSTER_LABELSENTRY']._serialized_end=935
   _globals['_TOTALS']._serialized_start=938
-  _globals['_TOTALS']._serialized_end=1285
-  _globals['_TOTALS_WORKLOADSENTRY']._serialized_start=1237
-  _globals['_TOTALS_WORKLOADSENTRY']._serialized_end=1285
-  _globals['_SHIM']._serialized_start=1287
-  _globals['_SHIM']._serialized_end=1360
-  _globals['_GETCLUSTERREQUEST']._serialized_start=1362
-  _globals['_GETCLUSTERREQUEST']._serialized_end=1395
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=1397
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=1463
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1465
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1573
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1575
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1684
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1686
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1778
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1781
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=1948
-  _globals['_BOOKMARK']._serialized_start=1950
-  _globals['_BOOKMARK']._serialized_end=1960
-  _globals['_UPDATECLUSTERREQUEST']._serialized_start=1963
-  _globals['_UPDATECLUSTERREQUEST']._serialized_end=2174
+  _globals['_TOTALS']._serialized_end=1310
+  _globals['_TOTALS_WORKLOADSENTRY']._serialized_start=1262
+  _globals['_TOTALS_WORKLOADSENTRY']._serialized_end=1310
+  _globals['_SHIM']._serialized_start=1313
+  _globals['_SHIM']._serialized_end=1443
+  _globals['_GETCLUSTERREQUEST']._serialized_start=1445
+  _globals['_GETCLUSTERREQUEST']._serialized_end=1478
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=1480
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=1546
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1548
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1656
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1658
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1767
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1769
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1861
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1864
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=2031
+  _globals['_BOOKMARK']._serialized_start=2033
+  _globals['_BOOKMARK']._serialized_end=2043
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=2046
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=2257
   _globals['_UPDATECLUSTERREQUEST_LABELSENTRY']._serialized_start=890
   _globals['_UPDATECLUSTERREQUEST_LABELSENTRY']._serialized_end=935
-  _globals['_UPDATECLUSTERRESPONSE']._serialized_start=2176
-  _globals['_UPDATECLUSTERRESPONSE']._serialized_end=2280
-  _globals['_EVICTCLUSTERREQUEST']._serialized_start=2282
-  _globals['_EVICTCLUSTERREQUEST']._serialized_end=2317
-  _globals['_EVICTCLUSTERRESPONSE']._serialized_start=2319
-  _globals['_EVICTCLUSTERRESPONSE']._serialized_end=2390
-  _globals['_GETCONTROLLERSTATUSREQUEST']._serialized_start=2392
-  _globals['_GETCONTROLLERSTATUSREQUEST']._serialized_end=2420
-  _globals['_GETCONTROLLERSTATUSRESPONSE']._serialized_start=2423
-  _globals['_GETCONTROLLERSTATUSRESPONSE']._serialized_end=3068
-  _globals['_GETCONTROLLERSTATUSRESPONSE_CLUSTERSENTRY']._serialized_start=3021
-  _globals['_GETCONTROLLERSTATUSRESPONSE_CLUSTERSENTRY']._serialized_end=3068
-  _globals['_TUNNEL']._serialized_start=3071
-  _globals['_TUNNEL']._serialized_end=3371
-  _globals['_TUNNEL_SENTBYTESENTRY']._serialized_start=3323
-  _globals['_TUNNEL_SENTBYTESENTRY']._serialized_end=3371
-  _globals['_PROBLEM']._serialized_start=3373
-  _globals['_PROBLEM']._serialized_end=3475
-  _globals['_CLUSTERSERVICE']._serialized_start=3636
-  _globals['_CLUSTERSERVICE']._serialized_end=4269
+  _globals['_UPDATECLUSTERRESPONSE']._serialized_start=2259
+  _globals['_UPDATECLUSTERRESPONSE']._serialized_end=2363
+  _globals['_EVICTCLUSTERREQUEST']._serialized_start=2365
+  _globals['_EVICTCLUSTERREQUEST']._serialized_end=2400
+  _globals['_EVICTCLUSTERRESPONSE']._serialized_start=2402
+  _globals['_EVICTCLUSTERRESPONSE']._serialized_end=2473
+  _globals['_GETCONTROLLERSTATUSREQUEST']._serialized_start=2475
+  _globals['_GETCONTROLLERSTATUSREQUEST']._serialized_end=2503
+  _globals['_GETCONTROLLERSTATUSRESPONSE']._serialized_start=2506
+  _globals['_GETCONTROLLERSTATUSRESPONSE']._serialized_end=3151
+  _globals['_GETCONTROLLERSTATUSRESPONSE_CLUSTERSENTRY']._serialized_start=3104
+  _globals['_GETCONTROLLERSTATUSRESPONSE_CLUSTERSENTRY']._serialized_end=3151
+  _globals['_TUNNEL']._serialized_start=3154
+  _globals['_TUNNEL']._serialized_end=3454
+  _globals['_TUNNEL_SENTBYTESENTRY']._serialized_start=3406
+  _globals['_TUNNEL_SENTBYTESENTRY']._serialized_end=3454
+  _globals['_PROBLEM']._serialized_start=3456
+  _globals['_PROBLEM']._serialized_end=3558
+  _globals['_CLUSTERSERVICE']._serialized_start=3719
+  _globals['_CLUSTERSERVICE']._serialized_end=4352
 # @@protoc_insertion_point(module_scope)

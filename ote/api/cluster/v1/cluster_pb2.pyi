@@ -244,7 +244,8 @@ Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
 @_typing.final
 class Totals(_message.Message):
     """Totals are sums over the clusters of a subtree that can be reached and have a shim that tells its status. They travel
-    when they change, every 30 seconds at most, so they may be that old for each level below.
+    when they change, every 30 seconds at most, so they may be that old for each level below; 2 seconds where the number of
+    clusters changes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -279,6 +280,7 @@ class Totals(_message.Message):
     PODS_RUNNING_FIELD_NUMBER: _builtins.int
     PODS_FAILING_FIELD_NUMBER: _builtins.int
     UNWELL_FIELD_NUMBER: _builtins.int
+    CLUSTERS_SILENT_FIELD_NUMBER: _builtins.int
     clusters: _builtins.int
     """Output only. Clusters that are in the sums."""
     clusters_ready: _builtins.int
@@ -291,6 +293,8 @@ class Totals(_message.Message):
     """Output only. Pods that run."""
     pods_failing: _builtins.int
     """Output only. Pods that should run and do not."""
+    clusters_silent: _builtins.int
+    """Output only. Clusters whose shim does not answer: they are neither ready nor among the unwell."""
     @_builtins.property
     def capacity(self) -> _shim_pb2.Resources:
         """Output only. What they have."""
@@ -320,10 +324,11 @@ class Totals(_message.Message):
         pods_running: _builtins.int = ...,
         pods_failing: _builtins.int = ...,
         unwell: _abc.Iterable[_builtins.str] | None = ...,
+        clusters_silent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "clusters", b"clusters", "clusters_ready", b"clusters_ready", "nodes", b"nodes", "nodes_ready", b"nodes_ready", "pods_failing", b"pods_failing", "pods_running", b"pods_running", "unwell", b"unwell", "usage", b"usage", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "clusters", b"clusters", "clusters_ready", b"clusters_ready", "clusters_silent", b"clusters_silent", "nodes", b"nodes", "nodes_ready", b"nodes_ready", "pods_failing", b"pods_failing", "pods_running", b"pods_running", "unwell", b"unwell", "usage", b"usage", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,6 +344,7 @@ class Shim(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    NOT_ANSWERING_SINCE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """Output only. Kind of cluster behind it."""
     name: _builtins.str
@@ -349,6 +355,10 @@ class Shim(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. What it can do."""
 
+    @_builtins.property
+    def not_answering_since(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Since when it does not answer its controller, by that one's clock; unset while it does."""
+
     def __init__(
         self,
         *,
@@ -356,10 +366,11 @@ class Shim(_message.Message):
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        not_answering_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_answering_since", b"not_answering_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "kind", b"kind", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "kind", b"kind", "name", b"name", "not_answering_since", b"not_answering_since", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

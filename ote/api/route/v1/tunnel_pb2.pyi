@@ -872,6 +872,7 @@ class Facts(_message.Message):
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
     DRAINING_SINCE_MS_FIELD_NUMBER: _builtins.int
+    SHIM_SILENT_SINCE_MS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Required. Counts the changes, by the cluster itself."""
     configured_parent: _builtins.str
@@ -892,6 +893,10 @@ class Facts(_message.Message):
     """Required. Made with its journal; another one means that what the old one knew is lost."""
     draining_since_ms: _builtins.int
     """Optional. Since when it drains, in milliseconds since 1970 by the cluster's clock; shown, never compared."""
+    shim_silent_since_ms: _builtins.int
+    """Optional. Since when its shim does not answer, in milliseconds since 1970 by the cluster's clock; 0 while it does;
+    shown, never compared.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. Labels."""
@@ -925,10 +930,11 @@ class Facts(_message.Message):
         journal_id: _builtins.str = ...,
         changed: _abc.Iterable[_builtins.str] | None = ...,
         draining_since_ms: _builtins.int = ...,
+        shim_silent_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "capabilities", b"capabilities", "changed", b"changed", "configured_parent", b"configured_parent", "draining", b"draining", "draining_since_ms", b"draining_since_ms", "journal_id", b"journal_id", "labels", b"labels", "shim_kind", b"shim_kind", "shim_name", b"shim_name", "shim_version", b"shim_version", "software", b"software", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "capabilities", b"capabilities", "changed", b"changed", "configured_parent", b"configured_parent", "draining", b"draining", "draining_since_ms", b"draining_since_ms", "journal_id", b"journal_id", "labels", b"labels", "shim_kind", b"shim_kind", "shim_name", b"shim_name", "shim_silent_since_ms", b"shim_silent_since_ms", "shim_version", b"shim_version", "software", b"software", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

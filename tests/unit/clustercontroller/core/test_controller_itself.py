@@ -317,3 +317,12 @@ def test_it_is_told_since_when_the_root_is_heard() -> None:
     assert begun == seat.now
     seat.pass_time(CoreSettings().dead_after + 1.0)
     assert seat.core.connected_since == pytest.approx(begun + CoreSettings().dead_after, abs=0.5)
+
+
+def test_since_when_its_shim_is_silent_is_told() -> None:
+    seat = Seat(facts=m.Facts(shim_kind="memory", shim_name="shim"))
+    seat.do(ev.ShimSilent(4_000))
+    version = seat.core.registry.own.facts.version
+    seat.do(ev.ShimSilent(5_000))
+    facts = seat.core.registry.own.facts
+    assert (facts.shim_silent_since_ms, facts.version) == (4_000, version)

@@ -113,3 +113,18 @@ def test_the_shim_that_answered_last_is_told_until_it_answers_again() -> None:
     assert (own.facts.shim_kind, own.facts.capabilities) == ("memory", ["apply", "get"])
     own.start(m.Facts())
     assert (own.facts.shim_kind, own.facts.capabilities) == ("", [])
+
+
+def test_since_when_its_shim_is_silent_is_told_until_the_shim_answers() -> None:
+    own = Own(m.Facts(shim_kind="?"))
+    up = ShimUp("memory", "shim", "1", ["get"], "i1", True, 1000)
+    own.own.set_shim(up)
+    assert own.own.set_shim_silent(5_000)
+    assert not own.own.set_shim_silent(6_000)
+    own.own.changed()
+    own.save()
+    own.start(m.Facts(shim_kind="?"))
+    assert own.facts.shim_silent_since_ms == 5_000
+    assert own.own.set_shim(up)
+    own.own.changed()
+    assert own.facts.shim_silent_since_ms == 0

@@ -8,7 +8,7 @@ import pytest
 
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.core.load import Load, add_up
+from ote.clustercontroller.core.load import Load, add_up, not_ready
 from ote.clustercontroller.core.registry import Registry
 from tests.unit.clustercontroller.core.registry_tree import make_context, make_record
 
@@ -129,3 +129,37 @@ def test_no_claim_makes_sums_that_cannot_be_told() -> None:
     assert total.capacity.pods <= 2**32 - 1
     assert (len(total.workloads), len(total.unwell)) == (65, 5)
     assert "other" in total.workloads
+
+
+def test_another_number_of_clusters_is_told_within_two_seconds(seat: Seat) -> None:
+    seat.say("a", 1, ONE)
+    seat.pass_time(1.0)
+    seat.say("b", 1, ONE)
+    seat.pass_time(2.0)
+    assert [totals.clusters for _, totals in seat.told] == [1, 2]
+    seat.say("b", 2, replace(ONE, clusters=3))
+    seat.pass_time(2.0)
+    seat.registry.link_down("a", 2, 1)
+    seat.pass_time(2.0)
+    seat.load.shim_status(ev.ShimStatus(b"own", ONE))
+    seat.pass_time(2.0)
+    assert [totals.clusters for _, totals in seat.told] == [1, 2, 4, 3, 4]
+
+
+def test_what_changes_but_not_the_number_of_clusters_waits_for_its_time(seat: Seat) -> None:
+    seat.say("a", 1, ONE)
+    seat.pass_time(5.0)
+    seat.say("a", 2, replace(ONE, pods_running=9))
+    seat.load.changed(clusters=True)
+    seat.pass_time(20.0)
+    assert [totals.pods_running for _, totals in seat.told] == [3]
+    seat.pass_time(10.0)
+    assert [totals.pods_running for _, totals in seat.told] == [3, 9]
+
+
+def test_a_silent_shim_is_not_ready_and_not_unwell(seat: Seat) -> None:
+    seat.load.shim_status(ev.ShimStatus(b"own", replace(ONE, clusters_ready=0, clusters_silent=1)))
+    seat.say("a", 1, replace(ONE, clusters=3, clusters_ready=1, clusters_silent=1, unwell=["x"]))
+    totals = seat.load.totals()
+    assert (totals.clusters, totals.clusters_ready, totals.clusters_silent) == (4, 1, 2)
+    assert (totals.unwell, not_ready(totals)) == (["x"], 1)
