@@ -65,7 +65,8 @@ def list_(clusters: str, labels: str, explain: str | None, output: Format) -> No
     JSON:
       {"clusters":[{"name","uid","state","parent","configured_parent","path":[root first],"labels":{},"tags":[],
        "epoch","shim":{"kind","name","version","capabilities":[],"not_answering_since"},"last_seen"}]}
-      shim is null for a cluster without one; not_answering_since while it answers. With --explain also "explain":{"cluster","selected","why":[]}.
+      shim is null for a cluster without one, not_answering_since while it answers. With --explain also
+      "explain":{"cluster","selected","why":[]}.
 
     \b
     Example:
@@ -176,8 +177,8 @@ def get(name: str, output: Format) -> None:
     was not taken when it was tried last (home_problem): a --parent that is wrong shows here.
 
     The status is asked of the cluster itself; while that does not answer it is what it told last (stale). Totals are
-    sums over it and all below it; clusters_silent are those whose shim does not answer. They are told upwards every 30 s
-    at most, within 2 s where the number of clusters changes, so each level below may add so much to their age.
+    sums over it and all below it; clusters_silent are those whose shim does not answer. They are told upwards every
+    30 s at most, within 2 s where the number of clusters changes: each level below may add so much to their age.
 
     \b
     Example:

@@ -2,7 +2,8 @@
 
 The one idea: a hundred thousand clusters must not cost a hundred thousand messages. Each controller adds what its own
 shim says to the sums of its direct children that can be reached, and tells its parent when that has changed, at most
-every `status_interval`, or sooner where the number of clusters is another. Who wants to know more of one cluster asks that cluster (`clusters`).
+every `status_interval`, or sooner where the number of clusters is another. Who wants to know more of one cluster asks
+that cluster (`clusters`).
 Not here: how a status travels (the own record, as facts do), and what is kept of it (`registry.details`).
 """
 

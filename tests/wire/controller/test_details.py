@@ -74,21 +74,23 @@ async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> 
 
 async def test_a_shim_that_does_not_answer_shows_from_above_and_is_no_workload_that_fails(line: Tree) -> None:
     edge, root = line.nodes["edge"].shell, line.nodes["root"].shell.core
+    entry = root.registry.find("edge")
+    assert entry is not None
     edge.post(ev.ShimUp("memory", "shim", "1", ["get"], "i1", True, 1000))
-    await until(lambda: root.registry.find("edge").facts.shim_name)
+    await until(lambda: entry.facts.shim_name)
     assert not (await get(line, "edge")).shim.HasField("not_answering_since")
     since = round(time.time() * 1000) - 60_000
     edge.post(ev.ShimSilent(since))
     silent = replace(totals_of(status(1)), clusters_ready=0, clusters_silent=1)
     edge.post(ev.ShimStatus(status(1).SerializeToString(), silent))
-    await until(lambda: root.registry.find("edge").facts.shim_silent_since_ms and root.load.totals().clusters_silent)
+    await until(lambda: entry.facts.shim_silent_since_ms and root.load.totals().clusters_silent)
     answer = await line.admin("root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
     [problem] = answer.problems
     told = (problem.reason, problem.cluster, problem.message, problem.since.ToMilliseconds())
     assert told == ("SHIM_UNAVAILABLE", "edge", "the shim of edge does not answer", since)
     assert (await get(line, "edge")).shim.not_answering_since.ToMilliseconds() == since
     edge.post(ev.ShimUp("memory", "shim", "1", ["get"], "i2", True, 1000))
-    await until(lambda: not root.registry.find("edge").facts.shim_silent_since_ms)
+    await until(lambda: not entry.facts.shim_silent_since_ms)
 
 
 async def test_problems_say_since_when(line: Tree) -> None:
