@@ -326,8 +326,7 @@ class Registry(Chains):
         if record.status is None or (known is not None and record.status == known.status):
             return False
         self.details[record.uid] = Details(record.status, self.ctx.now)
-        before = known.status.totals.clusters if known is not None else 0
-        self.on_load_changed(record.status.totals.clusters != before)
+        self.on_load_changed(known is None or record.status.totals.clusters != known.status.totals.clusters)
         return True
 
     # --- links ----------------------------------------------------------------------------------------------------
