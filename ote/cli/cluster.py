@@ -243,8 +243,9 @@ def watch(clusters: str, labels: str, output: str) -> None:
     """Print clusters as they are, then every change.
 
     Until ctrl-C; in the table, changes of state and parent only. Where the entry of the context is lost it goes on at
-    the next one, with what that one knows, and goes back to the first when it answers again; both are told on stderr.
-    It lists again then: what differs comes as put or removed, and a bookmark ends the listing.
+    the next one, with that one and what is below it, and goes back to the first when it answers again; both are told
+    on stderr. It lists again then: what differs comes as put or removed, and a bookmark ends the listing. Of what that
+    entry cannot know nothing is told until the first one is back.
 
     \b
     JSON, one per line: {"event":"put","cluster":{…}}, {"event":"removed","uid"}, {"event":"bookmark"}: all is listed.

@@ -84,7 +84,8 @@ def use(name: str) -> None:
 def add_entry(address: str, name: str | None) -> None:
     """Add another way in to the context in use.
 
-    It is tried when those before it do not answer.
+    It is tried when those before it do not answer. A warning on stderr says so, because a selector means there what is
+    at and below that controller alone; the exit code is that of what was done.
 
     \b
     Example:

@@ -96,7 +96,7 @@ class Client:
 
         After a loss it resumes. Where that is not possible, as at another controller, it lists again: what is as it was
         told last is not told again, what is gone by then comes as removed, and a bookmark ends it. Away from the first
-        entry it goes back once that answers again.
+        entry it goes back once that answers again, and until then what is not below its entry is not told to be gone.
         """
         token = ""
         known: dict[str, cluster_pb2.Cluster] = {}
@@ -123,6 +123,8 @@ class Client:
                             known.pop(event.removed, None)
                         elif listed is not None:
                             for uid in sorted(known.keys() - listed):
+                                if not self._connection.sees(link, known[uid].path):
+                                    continue
                                 del known[uid]
                                 yield cluster_pb2.WatchClustersResponse(removed=uid, resume_token=token)
                             listed = None
@@ -244,7 +246,7 @@ class Client:
             elsewhere = exists and isinstance(error, (Unavailable, NotFound))
             await self._recover(link, error, until, next(delays), also=exists and isinstance(error, _RESUMABLE))
             if elsewhere:
-                await self._connection.drop(link)
+                await self._connection.leave(link)
 
     async def put_payload(self, data: bytes) -> command_pb2.PayloadRef:
         """Sends bytes ahead of the dispatch that names them. Raises ResourceExhausted (PAYLOAD_TOO_LARGE)."""

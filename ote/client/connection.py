@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -123,6 +123,8 @@ class Connection:
         self._link: Link | None = None
         self._first = 0
         self._lost: Entry | None = None
+        self._told = context.entries[0] if context.entries else None
+        """Who answers, as people know it."""
         self._was_up = False
         self._dialling = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -142,9 +144,19 @@ class Connection:
     async def drop(self, link: Link) -> None:
         """The link is lost; the next `link` dials, beginning with the entry after it."""
         if self._link is link:
-            self._link, self._lost = None, link.entry
+            self._lost = link.entry
+        await self.leave(link)
+
+    async def leave(self, link: Link) -> None:
+        """Go on at the entry after it, although the link stands, because another may know more."""
+        if self._link is link:
+            self._link = None
             self._first = self._context.entries.index(link.entry) + 1
         await link.channel.close()
+
+    def sees(self, link: Link, path: Iterable[str]) -> bool:
+        """Whether this entry can tell that the cluster of this path is gone: the first can, others of what is below."""
+        return link.entry == self._context.entries[0] or link.controller.name in path
 
     async def redial(self, link: Link) -> Link:
         """The same entry again, for what no other controller may be asked. Raises as `link`, at once."""
@@ -198,8 +210,20 @@ class Connection:
             task = asyncio.create_task(old.channel.close(self._policy.call), name="old entry")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        if self._warn is not None:
-            self._warn(f"{first.entry.address}: {first.controller.name} answers again")
+        self._tell(first, [])
+
+    def _tell(self, link: Link, failures: list[str]) -> None:
+        """Say who answers, once, where that is another than was told last."""
+        is_home = link.entry == self._context.entries[0]
+        if self._warn is None or link.entry == self._told or not (is_home or failures):
+            return
+        self._told = link.entry
+        name = link.controller.name
+        self._warn(
+            f"{link.entry.address}: {name} answers again"
+            if is_home
+            else f"{'; '.join(failures)}; {name} answers instead, for itself and what is below it"
+        )
 
     async def call(
         self,
@@ -252,9 +276,7 @@ class Connection:
             lost, self._lost = self._lost, None
             if lost is not None and lost != link.entry and not failures:
                 failures.append(f"{lost.address}: the connection was lost")
-            if failures and self._warn is not None:
-                name = link.controller.name
-                self._warn(f"{'; '.join(failures)}; {name} answers instead, for itself and what is below it")
+            self._tell(link, failures)
             return link
         raise Unavailable("CONTROLLER_UNREACHABLE", "; ".join(failures))
 

@@ -200,7 +200,8 @@ async def test_a_watch_goes_back_to_the_first_entry_and_tells_nothing_twice(
 ) -> None:
     event = cluster_pb2.WatchClustersResponse
     mark = event(bookmark=cluster_pb2.Bookmark(), resume_token="1")
-    root.will("WatchClusters", [event(put=cluster("a")), event(put=cluster("b")), mark, HANG])
+    gone = cluster("b", path=["root", "other", "b"])
+    root.will("WatchClusters", [event(put=cluster("a")), event(put=gone), mark, HANG])
     other.will("WatchClusters", OutOfRange("RESUME_TOKEN_EXPIRED", "of another process"))
     other.will("WatchClusters", [event(put=cluster("a")), mark, event(put=cluster("c"), resume_token="2"), HANG])
     told: list[str] = []
@@ -219,7 +220,7 @@ async def test_a_watch_goes_back_to_the_first_entry_and_tells_nothing_twice(
         assert await see(events, 3) == ["uid-b", "mark", "c"], "a is as it was"
         heard_since = cluster("a")
         heard_since.last_seen.GetCurrentTime()
-        after = [event(put=one) for one in (heard_since, cluster("b"), cluster("c", state="OFFLINE"))]
+        after = [event(put=one) for one in (heard_since, gone, cluster("c", state="OFFLINE"))]
         root.will("WatchClusters", [*after, mark, event(put=cluster("d"), resume_token="2"), HANG])
         await asyncio.to_thread(root.start, root.address)
         assert await see(events, 4) == ["b", "c", "mark", "d"]
@@ -228,6 +229,60 @@ async def test_a_watch_goes_back_to_the_first_entry_and_tells_nothing_twice(
     assert [one.resume_token for one in root.requests["WatchClusters"]] == ["", ""]
     assert told[1:] == [f"{root.address}: root answers again"]
     assert len(told) == 2
+
+
+async def test_a_watch_does_not_call_gone_what_its_entry_cannot_see(
+    root: FakeController, other: FakeController
+) -> None:
+    event = cluster_pb2.WatchClustersResponse
+    mark = event(bookmark=cluster_pb2.Bookmark(), resume_token="1")
+    below = [cluster(name, path=["root", "other", name]) for name in ("b1", "b2")]
+    beside = [cluster(name, path=["root", "west", name]) for name in ("w1", "w2")]
+    root.will(
+        "WatchClusters", [*(event(put=one) for one in (cluster("root", path=["root"]), *below, *beside)), mark, HANG]
+    )
+    other.will("WatchClusters", OutOfRange("RESUME_TOKEN_EXPIRED", "of another process"))
+    other.will("WatchClusters", [event(put=below[0]), mark, HANG])
+    told: list[str] = []
+
+    async def see(events: AsyncIterator[cluster_pb2.WatchClustersResponse], count: int) -> list[str]:
+        seen = [await anext(events) for _ in range(count)]
+        return [one.put.name or one.removed or "mark" for one in seen]
+
+    async with client_of(root, other, policy=BACK, warn=told.append) as client:
+        events = client.watch_clusters()
+        await see(events, 6)
+        await asyncio.to_thread(root.stop)
+        assert await see(events, 2) == ["uid-b2", "mark"]
+        after = [event(put=one) for one in (cluster("root", path=["root"]), below[0], beside[0])]
+        root.will("WatchClusters", [*after, mark, HANG])
+        await asyncio.to_thread(root.start, root.address)
+        assert await see(events, 2) == ["uid-w2", "mark"], "w1 is as it was"
+        await events.aclose()  # type: ignore[attr-defined]
+    assert "other answers instead, for itself and what is below it" in told[0]
+
+
+async def test_who_answers_a_watch_of_a_dispatch_is_told_once_each_time_it_changes(
+    root: FakeController, other: FakeController
+) -> None:
+    root.will("WatchDispatch", story([target("a", "RUNNING")], HANG))
+    other.will("WatchDispatch", *[Unavailable("ORIGIN_UNREACHABLE", "the origin does not answer")] * 3)
+    root.will("WatchDispatch", story([target("a", "RUNNING")], target("a", "SUCCEEDED")))
+    told: list[str] = []
+    async with client_of(root, other, policy=replace(BACK, back=9), warn=told.append) as client:
+        events = client.watch_dispatch("root/1f")
+        assert (await anext(events)).HasField("accepted")
+        await asyncio.to_thread(root.stop)
+        following = asyncio.create_task(finished(events))
+        async with asyncio.timeout(5):
+            while other.unused():
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(root.start, root.address)
+        other.will("WatchDispatch", *[Unavailable("ORIGIN_UNREACHABLE", "the origin does not answer")] * 9)
+        assert await following == ["accepted", "changed", "summary"]
+        other.forget("WatchDispatch")
+    assert "other answers instead" in told[0]
+    assert told[1:] == [f"{root.address}: root answers again"]
 
 
 async def test_a_watch_of_a_dispatch_goes_back_but_not_to_an_entry_that_does_not_know_it(
