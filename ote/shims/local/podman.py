@@ -267,7 +267,7 @@ def pod_manifest(plan: Plan, folder: Path) -> dict[str, Any]:
             written_by_us = plan.volumes[mount.name] is not None
             read_only = {"readOnly": True} if written_by_us or raw_mount.get("readOnly") else {}
             mounts.append({"name": name, "mountPath": mount.mount_path, **read_only})
-        container: dict[str, Any] = {key: raw[key] for key in _PASSED_ON if key in raw}
+        container: dict[str, Any] = {key: raw[key] for key in _PASSED_ON if raw.get(key)}
         container |= {"name": one.container.name, "volumeMounts": mounts, "ports": _mapped(one)}
         container["env"] = [{"name": name, "value": value} for name, value in one.variables.items()]
         if one.container.command:

@@ -1,8 +1,8 @@
 """Which fields a manifest may have, as a table of checks: every problem is found, and named by its path.
 
 Not here: checks between fields (`manifest`) and against what exists (`cluster`). The one idea: a field that stands in
-no table is refused by name, so that nobody believes a promise which this shim would not keep. Fields under `IGNORED`
-are those that change nothing on a single machine.
+no table is refused by name, so that nobody believes a promise which this shim would not keep; unless its value asks for
+nothing, being empty or Kubernetes' default (`unsupported`). What changes nothing on a single machine may be `anything`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,13 +24,21 @@ def anything(value: Any, path: str, problems: list[str]) -> None:
     """Accepts all: fields without an effect here."""
 
 
-def unsupported(hint: str) -> Check:
-    """Refuses a field with a hint what to do instead."""
+def unsupported(hint: str = "") -> Check:
+    """Refuses a field, with a hint what to do instead, unless its value asks for nothing."""
 
     def check(value: Any, path: str, problems: list[str]) -> None:
-        problems.append(f"{path}: not supported; {hint}")
+        default = _DEFAULTS.get(path.rpartition(".")[2])
+        if not _is_empty(value) and (type(value), value) != (type(default), default):
+            problems.append(f"{path}: not supported" + (f"; {hint}" if hint else " by the local shim"))
 
     return check
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return value is None or value in ("", [])
 
 
 def text(rule: Callable[[str], bool] | None = None, what: str = "", most: int = 1 << 20) -> Check:
@@ -46,9 +55,14 @@ def text(rule: Callable[[str], bool] | None = None, what: str = "", most: int = 
     return check
 
 
+def text_or_empty(rule: Callable[[str], bool], what: str) -> Check:
+    """A string that keeps a rule, or an empty one, which counts as absent."""
+    return text(lambda value: not value or rule(value), what)
+
+
 def one_of(*words: str) -> Check:
     """One of a few words."""
-    return text(lambda value: value in words, "one of " + ", ".join(words))
+    return text(lambda value: value in words, "one of " + ", ".join(filter(None, words)))
 
 
 def integer(least: int, most: int = 2**31 - 1) -> Check:
@@ -65,6 +79,13 @@ def boolean(value: Any, path: str, problems: list[str]) -> None:
     """true or false."""
     if not isinstance(value, bool):
         problems.append(f"{path}: must be true or false, not {shown(value)}")
+
+
+def quantity(value: Any, path: str, problems: list[str]) -> None:
+    """An amount of a resource: a number, or a string with a unit."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not is_number and not (isinstance(value, str) and _QUANTITY.fullmatch(value)):
+        problems.append(f"{path}: {shown(value)} is not a quantity such as 0.5, 500m or 64Mi")
 
 
 def share(value: Any, path: str, problems: list[str]) -> None:
@@ -113,7 +134,7 @@ def mapping(check_key: Callable[[str], bool], what: str, check_value: Check) -> 
 
 
 def fields(table: Mapping[str, Check], *, required: Iterable[str] = (), exactly_one: Iterable[str] = ()) -> Check:
-    """A mapping of known keys. A key whose value is null counts as absent, as in Kubernetes."""
+    """A mapping of known keys; others are unsupported. A key whose value is null counts as absent, as in Kubernetes."""
 
     def check(value: Any, path: str, problems: list[str]) -> None:
         if not isinstance(value, dict):
@@ -122,10 +143,8 @@ def fields(table: Mapping[str, Check], *, required: Iterable[str] = (), exactly_
         dot = f"{path}." if path else ""
         present = {key for key, item in value.items() if item is not None}
         for key, item in value.items():
-            if key not in table:
-                problems.append(f"{dot}{key[:80]}: not supported by the local shim")
-            elif item is not None:
-                table[key](item, f"{dot}{key}", problems)
+            if item is not None:
+                table.get(key, _UNKNOWN)(item, f"{dot}{key[:80]}", problems)
         problems.extend(f"{dot}{key}: missing" for key in required if key not in present)
         choice = tuple(exactly_one)
         if choice and len(present.intersection(choice)) != 1:
@@ -170,8 +189,36 @@ def is_integer_up_to_mode(value: Any, path: str, problems: list[str]) -> None:
     integer(0, 0o777)(value, path, problems)
 
 
+_DEFAULTS: dict[str, Any] = {
+    "hostIPC": False,
+    "hostNetwork": False,
+    "hostPID": False,
+    "hostPort": 0,
+    "hostUsers": True,
+    "manualSelector": False,
+    "minReadySeconds": 0,
+    "mountPropagation": "None",
+    "paused": False,
+    "podReplacementPolicy": "TerminatingOrFailed",
+    "preemptionPolicy": "PreemptLowerPriority",
+    "priority": 0,
+    "recursiveReadOnly": "Disabled",
+    "serviceAccount": "default",
+    "serviceAccountName": "default",
+    "setHostnameAsFQDN": False,
+    "shareProcessNamespace": False,
+    "stdin": False,
+    "stdinOnce": False,
+    "suspend": False,
+    "tty": False,
+}
+"""What Kubernetes does where an unsupported field is not given, and so does this shim."""
+_UNKNOWN = unsupported()
+_QUANTITY = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
+
 NAME = text(names.is_subdomain, "a name (lower-case letters, digits, '-' and '.')")
-LABEL_NAME = text(names.is_label, "a name (at most 63 lower-case letters, digits and '-')")
+_LABEL_NAME = "a name (at most 63 lower-case letters, digits and '-')"
+LABEL_NAME = text(names.is_label, _LABEL_NAME)
 DATA_KEY = text(names.is_data_key, "a key (letters, digits, '-', '_' and '.')")
 STRINGS = items(text())
 LABELS = mapping(
@@ -188,7 +235,7 @@ _SERVER_SIDE = dict.fromkeys(
 OBJECT_META = fields(
     {
         "name": NAME,
-        "namespace": LABEL_NAME,
+        "namespace": text_or_empty(names.is_label, _LABEL_NAME),
         "labels": LABELS,
         "annotations": ANNOTATIONS,
         "generateName": unsupported("give a name, so that applying twice is one object"),
@@ -222,7 +269,7 @@ _ENV_SOURCES = {"configMapRef": _SOURCE_REF, "secretRef": _SOURCE_REF}
 _ENV_FROM = fields({"prefix": text(names.is_env_name, "a prefix"), **_ENV_SOURCES}, exactly_one=_ENV_SOURCES)
 _PORT = fields(
     {
-        "name": LABEL_NAME,
+        "name": text_or_empty(names.is_label, _LABEL_NAME),
         "containerPort": integer(1, 65535),
         "protocol": one_of("TCP"),
         "hostPort": unsupported("every container gets a free port as $PORT, and status.containerStatuses tells it"),
@@ -233,7 +280,7 @@ _MOUNT = fields(
     {
         "name": LABEL_NAME,
         "mountPath": text(is_mount_path, "an absolute path below / without '..' or ':'"),
-        "subPath": text(is_inside, "a relative path without '..'"),
+        "subPath": text_or_empty(is_inside, "a relative path without '..'"),
         "readOnly": boolean,
     },
     required=["name", "mountPath"],
@@ -270,21 +317,22 @@ _PROBE = fields(
     },
     exactly_one=_PROBES,
 )
+_AMOUNTS = mapping(names.is_label_key, "the name of a resource", quantity)
 CONTAINER = fields(
     {
         "name": LABEL_NAME,
         "image": text(),
         "command": STRINGS,
         "args": STRINGS,
-        "workingDir": text(lambda path: path == "/" or is_mount_path(path), "an absolute path without '..'"),
+        "workingDir": text_or_empty(lambda path: path == "/" or is_mount_path(path), "an absolute path without '..'"),
         "env": items(_ENV),
         "envFrom": items(_ENV_FROM),
         "ports": items(_PORT),
         "volumeMounts": items(_MOUNT),
         "readinessProbe": _PROBE,
         "livenessProbe": _PROBE,
-        "resources": anything,
-        "imagePullPolicy": anything,
+        "resources": fields({"limits": _AMOUNTS, "requests": _AMOUNTS}),
+        "imagePullPolicy": one_of("Always", "IfNotPresent", "Never", ""),
         "terminationMessagePath": anything,
         "terminationMessagePolicy": anything,
     },
@@ -300,7 +348,7 @@ _VOLUME_SOURCES: dict[str, Check] = {
     "secret": fields(
         {"secretName": NAME, "items": items(_ITEM), "optional": boolean, "defaultMode": MODE}, required=["secretName"]
     ),
-    "emptyDir": fields({"medium": anything, "sizeLimit": anything}),
+    "emptyDir": fields({"medium": anything, "sizeLimit": quantity}),
 }
 _VOLUME = fields({"name": LABEL_NAME, **_VOLUME_SOURCES}, required=["name"], exactly_one=_VOLUME_SOURCES)
 POD_SPEC = fields(

@@ -96,7 +96,7 @@ kind: Pod
 metadata: {name: b}
 spec:
   hostNetwork: true
-  containers: [{name: main, lifecycle: {}}]
+  containers: [{name: main, lifecycle: {preStop: {sleep: {seconds: 1}}}}]
 """
     assert problems(text) == [
         "ConfigMap/default/a: data.k: must be a string, not 1; put it in quotes",
@@ -196,11 +196,97 @@ def test_a_container_that_cannot_be_is_refused(lines: str, problem: str) -> None
         ("volumes: [{name: v, hostPath: {path: /}}]", "spec.volumes[0].hostPath: not supported by the local shim"),
         ("volumes: [{name: v, secret: {secretName: s, defaultMode: 1000}}]", "whole number from 0 to 511"),
         ("restartPolicy: Sometimes", "'Sometimes' is not one of Always, OnFailure, Never"),
-        ("initContainers: []", "not supported; do the preparation in the container's command"),
+        ("initContainers: [{name: a}]", "not supported; do the preparation in the container's command"),
     ],
 )
 def test_a_pod_that_cannot_be_is_refused(lines: str, problem: str) -> None:
     assert problem in "; ".join(problems(in_pod(lines)))
+
+
+EMPTY_OR_DEFAULT = """
+initContainers: []
+imagePullSecrets: []
+nodeSelector: {}
+affinity: {nodeAffinity: {}, podAffinity: null}
+tolerations: []
+securityContext: {}
+hostNetwork: false
+hostUsers: true
+serviceAccountName: default
+serviceAccount: ""
+automountServiceAccountToken: true
+dnsPolicy: ClusterFirst
+dnsConfig: {}
+schedulerName: default-scheduler
+priority: 0
+preemptionPolicy: PreemptLowerPriority
+"""
+EMPTY_OR_DEFAULT_IN_CONTAINER = """
+securityContext: {capabilities: {}}
+lifecycle: {}
+tty: false
+stdin: false
+resources: {}
+workingDir: ""
+imagePullPolicy: ""
+volumeDevices: []
+startupProbe: null
+ports: [{name: "", containerPort: 80, hostPort: 0, hostIP: ""}]
+volumeMounts: [{name: v, mountPath: /a, subPath: "", mountPropagation: None}]
+"""
+
+
+def test_what_asks_for_nothing_is_accepted_wherever_it_stands() -> None:
+    in_metadata = POD.replace("{name: web}", '{name: web, namespace: "", finalizers: [], ownerReferences: null}')
+    pod = in_pod(EMPTY_OR_DEFAULT + "volumes: [{name: v, emptyDir: {}}]").replace(POD, in_metadata)
+    in_it = in_container(EMPTY_OR_DEFAULT_IN_CONTAINER).removeprefix(POD)
+    assert [str(one.key) for one in checked(pod.replace(in_metadata, in_metadata + in_it))] == ["Pod/default/web"]
+    deployment = {"minReadySeconds": 0, "paused": False, "selector": {**SELECTOR, "matchExpressions": []}}
+    assert checked(workload("Deployment", **deployment))
+    job = {"suspend": False, "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"}
+    assert checked(workload("Job", pod={"restartPolicy": "Never"}, **job))
+
+
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ("hostNetwork: true", "spec.hostNetwork"),
+        ("hostNetwork: 0", "spec.hostNetwork"),
+        ("hostUsers: false", "spec.hostUsers"),
+        ("serviceAccountName: web", "spec.serviceAccountName"),
+        ("securityContext: {runAsUser: 0}", "spec.securityContext"),
+        ("affinity: {nodeAffinity: {required: [{}]}}", "spec.affinity"),
+        ("tolerations: [{}]", "spec.tolerations"),
+        ("nothingOfThatName: false", "spec.nothingOfThatName"),
+    ],
+)
+def test_an_unsupported_field_that_asks_for_something_is_refused(lines: str, field: str) -> None:
+    assert problems(in_pod(lines)) == [f"Pod/default/web: {field}: not supported by the local shim"]
+
+
+@pytest.mark.parametrize("amount", ["1", "0.5", "500m", "64Mi", "1e3", "1E", ".5G", "+2", "12Ki", 1, 0, 0.25])
+def test_amounts_of_resources_are_as_in_kubernetes(amount: object) -> None:
+    limits = yaml.safe_dump({"limits": {"memory": amount}}, default_flow_style=True).strip()
+    assert checked(in_container(f"resources: {limits}"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("resources: {limits: {memory: lots}}", "limits.memory: 'lots' is not a quantity such as 0.5, 500m or 64Mi"),
+        ("resources: {limits: {memory: 64mb}}", "'64mb' is not a quantity"),
+        ("resources: {limits: {memory: ''}}", "'' is not a quantity"),
+        ("resources: {requests: {cpu: -1}}", "requests.cpu: -1 is not a quantity"),
+        ("resources: {requests: {cpu: .inf}}", "is not a quantity"),
+        ("resources: {requests: {cpu: .nan}}", "is not a quantity"),
+        ("resources: {requests: {cpu: true}}", "True is not a quantity"),
+        ("resources: {limits: [1]}", "resources.limits: must be a mapping, not a list"),
+        ("resources: {claims: [{name: a}]}", "resources.claims: not supported by the local shim"),
+        ("imagePullPolicy: Sometimes", "'Sometimes' is not one of Always, IfNotPresent, Never"),
+    ],
+)
+def test_amounts_and_words_that_are_none_are_refused(lines: str, problem: str) -> None:
+    assert problem in "; ".join(problems(in_container(lines)))
 
 
 def test_mounts_do_not_lie_within_one_another() -> None:
