@@ -129,16 +129,20 @@ def restore_command(data_dir: Path, file: Path) -> None:
     click.echo(f"{data_dir} is as it was in {file}; start it as before")
 
 
-@program.command("admin-context", epilog=f"Example: {_PROGRAM} admin-context --data-dir /var/lib/ote > admin.yaml")
+@program.command("admin-context", epilog=f"Example: {_PROGRAM} admin-context --data-dir /var/lib/ote -o admin.yaml")
 @_data_dir
 @click.option("--role", type=click.Choice(["admin", "operator", "viewer"]), default="admin", show_default=True)
 @click.option(
     "--address",
     help="Where the controller is reached from elsewhere; without it, the context is this machine's console: admin.",
 )
-def admin_context(data_dir: Path, role: str, address: str | None) -> None:
-    """Print a context for ote-ctl, good at this controller and below."""
-    from ote.clustercontroller.people import local_context, person_context  # late: a controller does not need YAML
+@click.option(
+    "-o", "--output", "file", type=click.Path(dir_okay=False, path_type=Path), help="A file for it, of mode 0600."
+)
+def admin_context(data_dir: Path, role: str, address: str | None, file: Path | None) -> None:
+    """Print a context for ote-ctl, good at this controller and below; -o keeps its key from others."""
+    from ote.client.contexts import write_context_file  # late: a controller does not need YAML
+    from ote.clustercontroller.people import local_context, person_context
 
     membership = Membership.open(data_dir, "", 0.0)
     if address is None:
@@ -150,7 +154,11 @@ def admin_context(data_dir: Path, role: str, address: str | None) -> None:
         context = local_context(data_dir, membership.member.name)
     else:
         context = person_context(membership, role, address)
-    click.echo(context.to_yaml(), nl=False)
+    if file is None:
+        click.echo(context.to_yaml(), nl=False)
+    else:
+        write_context_file(file, context)
+        click.echo(f"to use it: ote-ctl context import {file}")
 
 
 @program.command(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from ote.cli.output import Column, Format, print_table, show
 from ote.cli.params import output_option
@@ -111,20 +112,31 @@ def _name_at(address: str) -> str:
 
 @context.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--name", help="What to call it here.  [default: as in the file]")
+@click.option("--replace", is_flag=True, help="Also in the place of one that is for somebody else.")
 @click.option("--use", "switch", is_flag=True, help="Make it the current context.")
-def import_(file: str, switch: bool) -> None:
+def import_(file: str, name: str | None, replace: bool, switch: bool) -> None:
     """Take over contexts, such as the admin.yaml of a root.
 
-    A known context gets the entries and certificates of the file.
+    A known context gets the entries of the file. One of its name that is for somebody else in the same tree, such as
+    the viewer where there is the admin, is refused: --name keeps both.
 
     \b
     Example:
       ote-ctl context import root/admin.yaml --use
+      ote-ctl context import viewer.yaml --name viewer
     """
     path = config_path(session().config)
-    contexts, added = load_contexts(path).merge(load_contexts(Path(file)).contexts)
-    if not added:
+    found = load_contexts(Path(file)).contexts
+    if not found:
         raise NotFound("CONTEXT_NOT_FOUND", f"there is no context in {file}")
+    if name is not None:
+        if len(found) > 1:
+            raise click.UsageError(f"--name is for one context, and {file} has {len(found)}")
+        if not name.isprintable() or not name.strip():
+            raise click.UsageError(f"{name!r} is no name for a context")
+        found = (msgspec.structs.replace(found[0], name=name),)
+    contexts, added = load_contexts(path).merge(found, replace=replace)
     if switch:
         contexts = contexts.use(added[0].name)
     save_contexts(path, contexts)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ote.model.errors import InvalidArgument, NotFound, ResourceExhausted
+from ote.model.errors import InvalidArgument, ResourceExhausted
 
 MAX_BYTES = 16 * 1024 * 1024
 """All manifests of one command together."""
@@ -40,7 +40,7 @@ class Manifests:
 def read_manifests(sources: Sequence[str]) -> Manifests:
     """Reads FILE, DIR (its *.yaml, *.yml and *.json, sorted) and "-" (stdin), in their order.
 
-    Raises InvalidArgument (INVALID_MANIFEST), NotFound (FILE_NOT_FOUND), ResourceExhausted (PAYLOAD_TOO_LARGE).
+    Raises InvalidArgument (INVALID_MANIFEST, FILE_NOT_FOUND), ResourceExhausted (PAYLOAD_TOO_LARGE).
     """
     parts: list[bytes] = []
     objects: list[Object] = []
@@ -70,7 +70,7 @@ def _contents(sources: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
             if not files:
-                raise NotFound("FILE_NOT_FOUND", f"there is no *.yaml, *.yml or *.json in {source}")
+                raise InvalidArgument("FILE_NOT_FOUND", f"there is no *.yaml, *.yml or *.json in {source}")
         else:
             files = [path]
         for file in files:
@@ -82,7 +82,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound("FILE_NOT_FOUND", f"there is no file {path}") from None
+        raise InvalidArgument("FILE_NOT_FOUND", f"there is no file {path}") from None
     except OSError as error:
         raise InvalidArgument("INVALID_MANIFEST", f"cannot read {path}: {error.strerror}") from None
 

@@ -40,10 +40,13 @@ def token() -> None:
 @click.option("--name-pattern", "patterns", multiple=True, metavar="GLOB", help="Names that may join with it.")
 @click.option("--allow-children", is_flag=True, help="Who joins may have children: for regions.")
 @click.option("-o", "--output", "file", metavar="FILE", help="Write the token to a file (0600) and name that instead.")
-def create(ttl: float, uses: int, patterns: tuple[str, ...], allow_children: bool, file: str | None) -> None:
+@click.option("--force", is_flag=True, help="Also where the file of -o exists.")
+def create(
+    ttl: float, uses: int, patterns: tuple[str, ...], allow_children: bool, file: str | None, force: bool
+) -> None:
     """Make a token, and print the line that joins with it.
 
-    The token is shown this once.
+    The token is shown this once. -o is a file here, not a format.
 
     \b
     Example:
@@ -55,7 +58,7 @@ def create(ttl: float, uses: int, patterns: tuple[str, ...], allow_children: boo
     request = trust_pb2.CreateJoinTokenRequest(uses=uses, name_pattern=name_pattern, allow_children=allow_children)
     request.ttl.FromTimedelta(timedelta(seconds=ttl))
 
-    target = _target(file) if file is not None else None
+    target = _target(file, force) if file is not None else None
 
     async def work(client: Client) -> tuple[trust_pb2.CreateJoinTokenResponse, str]:
         answer = await client.create_join_token(request)
@@ -81,9 +84,13 @@ def join_line(name_pattern: str, parent: str, secret: str, *, children: bool = F
     )
 
 
-def _target(file: str) -> Path:
+def _target(file: str, force: bool) -> Path:
     """Where the token is to be written. Raises FailedPrecondition before one is made."""
+    if file in [format.value for format in Format]:
+        raise click.UsageError(f"-o is the file for the token here: for one called so write -o ./{file}")
     target = Path(file).resolve()
+    if target.is_file() and not force:
+        raise FailedPrecondition("FILE_EXISTS", f"{file} is there already: --force writes over it; no token was made")
     if target.exists() and not target.is_file():
         raise FailedPrecondition("FILE_NOT_WRITABLE", f"cannot write {file}: it is not a file")
     if not os.access(target.parent, os.W_OK):

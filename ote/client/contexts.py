@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from ote.model.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OteError
 from ote.pki import replace_private
 
 DEFAULT_PATH = Path("~/.config/ote/config.yaml")
@@ -90,33 +90,52 @@ class Contexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """With another current context. Raises NotFound (CONTEXT_NOT_FOUND)."""
         return Contexts(self.get(name).name, self.contexts)
 
-    def merge(self, others: Iterable[Context]) -> tuple[Contexts, list[Context]]:
+    def merge(self, others: Iterable[Context], *, replace: bool = False) -> tuple[Contexts, list[Context]]:
         """With the others added, and the others as they are called now.
 
-        The same identity again brings its entries along; another one under a taken name is called NAME-2, NAME-3, ….
-        The first context of an empty file becomes the current one.
+        The same person again brings entries along; another tree under a taken name is called NAME-2, NAME-3, …. The
+        first context of an empty file becomes the current one.
+
+        Raises AlreadyExists (CONTEXT_EXISTS) where another person of the same tree has the name; `replace` takes it.
         """
         result = self
         added: list[Context] = []
         for other in others:
-            context = result._fitting(other)
+            context = result._fitting(other, replace)
             result = result.put(context)
             added.append(context)
         if not result.current and added:
             result = result.use(added[0].name)
         return result, added
 
-    def _fitting(self, other: Context) -> Context:
+    def _fitting(self, other: Context, replace: bool) -> Context:
         names = {one.name: one for one in self.contexts}
         name = other.name
         number = 2
         while name in names:
             there = names[name]
             if there.ca == other.ca:
+                was, now = _person_of(there), _person_of(other)
+                if was != now and not replace:
+                    raise AlreadyExists(
+                        "CONTEXT_EXISTS",
+                        f"the context {name} is that of {was}, not of {now}: --name keeps both, --replace only the new",
+                    )
                 return add_entries(msgspec.structs.replace(other, name=name, entries=there.entries), other.entries)
             name = f"{other.name}-{number}"
             number += 1
         return msgspec.structs.replace(other, name=name)
+
+
+def _person_of(context: Context) -> str:
+    """Whom the certificate of a context is for."""
+    from ote.pki import identity_of  # late: it is slow to load, and needed for names that are taken alone
+
+    try:
+        person = identity_of(context.cert.encode())
+    except OteError:
+        return "nobody"
+    return f"{person.role} {person.uid}"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -17,7 +17,8 @@ from ote.client.contexts import (
     save_contexts,
     write_context_file,
 )
-from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from ote.model.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from ote.pki import Authority
 
 PEM = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
 ROOT = Context("root", (Entry("10.0.0.1:8287", "root.ote"),), PEM, PEM, "key\n")
@@ -67,6 +68,20 @@ def test_another_tree_of_the_same_name_gets_a_number() -> None:
     again, added = merged.merge([OTHER])
     assert (again, [one.name for one in added]) == (merged, ["root-2"])
     assert Contexts().merge([]) == (Contexts(), [])
+
+
+def test_another_person_of_the_same_tree_does_not_take_the_place_of_the_first() -> None:
+    tree = Authority.create_root("11" * 16)
+    admin, viewer, successor = (
+        Context("root", (Entry("10.0.0.1:8287", "root.ote"),), PEM, tree.issue_person(*who, 60.0)[0].decode(), "key")
+        for who in (("admin", "a1"), ("viewer", "a1"), ("admin", "a2"))
+    )
+    contexts = Contexts("root", (admin,))
+    assert contexts.merge([admin]) == (contexts, [admin])
+    for other, told in ((viewer, "viewer a1"), (successor, "admin a2")):
+        with pytest.raises(AlreadyExists, match=f"is that of admin a1, not of {told}: --name keeps both"):
+            contexts.merge([other])
+        assert contexts.merge([other], replace=True) == (Contexts("root", (other,)), [other])
 
 
 def test_an_entry_of_a_known_address_takes_the_place_of_the_old() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_a_context_with_an_address_holds_the_role_it_was_asked_for(
     context = load_contexts(file).get()
     assert identity_of(context.cert.encode()).role == role
     assert [entry.address for entry in context.entries] == ["10.0.0.1:8287"]
+
+
+def test_a_context_can_be_written_for_its_owner_alone(controller: Path, program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "admin.yaml"
+    code, out, _ = program("admin-context", "--data-dir", controller, "--address", "10.0.0.1:8287", "-o", file)
+    assert (code, out) == (0, f"to use it: ote-ctl context import {file}\n")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert identity_of(load_contexts(file).get().cert.encode()).role == "admin"
 
 
 def test_without_role_and_address_the_context_is_the_console(controller: Path, program: Program) -> None:

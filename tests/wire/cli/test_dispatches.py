@@ -261,6 +261,14 @@ def test_manifests_come_from_stdin_and_folders_too(root: FakeController, ctl: Ct
     )
 
 
+def test_files_that_hold_nothing_or_are_not_there_are_invalid_input(ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.yaml").touch()
+    for source in ("folder", "none.yaml", "empty.yaml"):
+        out = ctl("apply", "-f", str(tmp_path / source), "--clusters", "*")
+        assert (out.exit_code, str(tmp_path / source) in out.stderr) == (2, True)
+
+
 def test_more_than_16_mib_is_refused_here(ctl: Ctl, tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_bytes(HELLO.encode() + b"#" * (16 * 1024 * 1024))
     out = ctl("apply", "-f", str(tmp_path / "big.yaml"), "--clusters", "*")
@@ -337,7 +345,7 @@ def test_what_names_no_object_is_usage(ctl: Ctl) -> None:
     assert ctl("delete", "deploy/web").exit_code == 2
     assert ctl("apply", "--clusters", "a").exit_code == 2
     assert ctl("apply", "-f", "x", "--explain", "a", "--clusters", "a").exit_code == 2
-    assert ctl("apply", "-f", "/nowhere.yaml", "--clusters", "a").exit_code == 6
+    assert ctl("apply", "-f", "/nowhere.yaml", "--clusters", "a").exit_code == 2
 
 
 def test_drain_is_a_command_to_that_cluster_and_says_how_to_end_it(root: FakeController, ctl: Ctl) -> None:

@@ -81,7 +81,7 @@ def test_a_token_that_cannot_be_kept_is_revoked(root: FakeController, ctl: Ctl, 
     root.will("CreateJoinToken", trust_pb2.CreateJoinTokenResponse(token=made, secret="x" * 100))
     root.will("RevokeJoinToken", trust_pb2.RevokeJoinTokenResponse(token=made))
     with files_end_at(20):
-        out = ctl("token", "create", "-o", str(file))
+        out = ctl("token", "create", "--force", "-o", str(file))
     assert (out.exit_code, out.stdout) == (2, "")
     assert out.stderr == (
         f"error: cannot write {file}: File too large; the token is revoked again, make another with another -o\n"

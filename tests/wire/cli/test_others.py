@@ -11,6 +11,7 @@ from ote.api.route.v1 import route_pb2
 from ote.api.trust.v1 import trust_pb2
 from ote.client.contexts import Context, Contexts, Entry, load_contexts, save_contexts
 from ote.model.errors import Unavailable
+from ote.pki import Authority
 from tests.wire.cli.conftest import Ctl
 from tests.wire.cli.fake import FakeController, cluster
 
@@ -92,6 +93,23 @@ def test_token_create_can_write_a_private_file_instead(root: FakeController, ctl
         f"ote-clustercontroller --name edge-7 --data-dir ./edge-7 --parent {root.address} --join-token @{file}\n"
     )
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("secret\n", 0o600)
+
+
+@pytest.mark.parametrize("format", ["json", "yaml", "table", "name"])
+def test_a_token_is_not_written_into_a_file_called_like_a_format(ctl: Ctl, format: str) -> None:
+    out = ctl("token", "create", "-o", format)
+    assert (out.exit_code, f"write -o ./{format}" in out.stderr) == (2, True)
+    assert not Path(format).exists()
+
+
+def test_a_token_is_written_over_a_file_only_by_force(root: FakeController, ctl: Ctl, tmp_path: Path) -> None:
+    file = tmp_path / "t3"
+    file.write_text("precious")
+    out = ctl("token", "create", "-o", str(file))
+    assert (out.exit_code, "--force" in out.stderr, file.read_text()) == (2, True, "precious")
+    root.will("CreateJoinToken", trust_pb2.CreateJoinTokenResponse(token=token(), secret="secret"))
+    ctl.ok("token", "create", "-o", str(file), "--force")
+    assert file.read_text() == "secret\n"
 
 
 def test_a_token_is_never_asked_for_twice(root: FakeController, ctl: Ctl) -> None:
@@ -214,6 +232,26 @@ def test_contexts_are_imported_used_and_listed(root: FakeController, ctl: Ctl, t
     assert ctl.ok("context", "import", str(admin), "--use") == "root: 10.0.0.1:1\n"
     save_contexts(admin, Contexts())
     assert ctl("context", "import", str(admin)).exit_code == 6
+
+
+def test_two_people_of_one_tree_have_a_context_each(ctl: Ctl, tmp_path: Path) -> None:
+    tree = Authority.create_root("11" * 16)
+    files = {}
+    for role in ("admin", "viewer"):
+        cert, key = tree.issue_person(role, "1a2b", 60.0)
+        files[role] = str(tmp_path / f"{role}.yaml")
+        one = Context("root", (Entry("10.0.0.1:1", "root.ote"),), "ca", cert.decode(), key.decode())
+        save_contexts(Path(files[role]), Contexts("root", (one,)))
+    ctl.ok("context", "import", files["admin"])
+    before = ctl.config.read_text()
+    out = ctl("context", "import", files["viewer"])
+    assert (out.exit_code, "--name" in out.stderr, ctl.config.read_text()) == (2, True, before)
+    assert ctl.ok("context", "import", files["viewer"], "--name", "viewer") == "viewer: 10.0.0.1:1\n"
+    assert ctl.ok("context", "list", "-o", "name").split()[-2:] == ["root", "viewer"]
+    assert ctl("context", "import", files["viewer"], "--name", " ").exit_code == 2
+    ctl.ok("context", "import", files["viewer"], "--replace")
+    assert load_contexts(ctl.config).get("root").cert == load_contexts(ctl.config).get("viewer").cert
+    assert ctl("context", "import", str(ctl.config), "--name", "x").exit_code == 2
 
 
 def test_an_entry_is_added_with_the_name_that_the_tree_knows(root: FakeController, ctl: Ctl) -> None:

@@ -216,7 +216,7 @@ _DEFAULTS: dict[str, Any] = {
 _UNKNOWN = unsupported()
 _QUANTITY = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
 
-NAME = text(names.is_subdomain, "a name (lower-case letters, digits, '-' and '.')")
+NAME = text(names.is_subdomain, "a name (at most 253 lower-case letters, digits, '-' and '.')")
 _LABEL_NAME = "a name (at most 63 lower-case letters, digits and '-')"
 LABEL_NAME = text(names.is_label, _LABEL_NAME)
 DATA_KEY = text(names.is_data_key, "a key (letters, digits, '-', '_' and '.')")

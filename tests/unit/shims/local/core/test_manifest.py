@@ -130,7 +130,8 @@ def test_the_text_of_many_problems_stays_short() -> None:
         ("{apiVersion: v1, kind: Pod, metadata: {}}", "document 1 (Pod): metadata.name: missing"),
         (
             "{apiVersion: v1, kind: Pod, metadata: {name: ../../etc}}",
-            "document 1 (Pod): metadata.name: '../../etc' is not a name (lower-case letters, digits, '-' and '.')",
+            "document 1 (Pod): metadata.name: '../../etc' is not a name "
+            "(at most 253 lower-case letters, digits, '-' and '.')",
         ),
         (
             "{apiVersion: v1, kind: Pod, metadata: {name: a, generateName: b}}",
