@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ote.cli.output import Format
+from ote.model.durations import check_duration
 from ote.model.errors import InvalidArgument
 from ote.model.selectors import compile_selector
 
@@ -16,7 +17,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_MAX_SECONDS = 366 * 86400.0
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in the stubs only
@@ -35,9 +35,10 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in the
         if not parts or "".join(number + unit for number, unit in parts) != text:
             self.fail(f"{text!r} is not a duration: write 90s, 1h30m, 500ms or 0", param, ctx)
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if seconds > _MAX_SECONDS:
-            self.fail(f"{text!r} is too long: at most 366d", param, ctx)
-        return seconds
+        try:
+            return check_duration(text, seconds)
+        except InvalidArgument as error:
+            self.fail(error.message, param, ctx)
 
 
 DURATION = DurationType()

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
 """An output of a read is up to 16 MiB, and an answer may carry several."""
+WATCHFUL = (("grpc.keepalive_time_ms", 3_000), ("grpc.http2.ping_timeout_ms", 4_000))
+"""While calls wait: a controller from which nothing comes, not even the answer to a ping, is lost after 7 s.
+Controllers allow so many pings (`ote.rpc.server`), servers of others may not. Without the second gRPC gives it a
+minute."""
 
 _LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED", "SHUTTING_DOWN", "CANCELLED"})
 """CANCELLED is how gRPC tells that a server stopped under a call; a cancellation of ours is no answer at all."""
@@ -285,7 +289,7 @@ class Connection:
             entry.address,
             tls=tls_identity(self._context),
             server_name=entry.server_name or None,
-            options=CHANNEL_OPTIONS,
+            options=(*CHANNEL_OPTIONS, *WATCHFUL),
         )
         clusters = cluster_pb2_grpc.ClusterServiceStub(channel)
         try:

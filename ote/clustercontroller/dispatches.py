@@ -41,6 +41,7 @@ from ote.clustercontroller.payloads import Payloads, check
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.wire import views
 from ote.clustercontroller.wire.codec import decode_payload
+from ote.model.durations import check_duration
 from ote.model.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -55,7 +56,6 @@ from ote.runtime.clock import Clock
 GET_DISPATCH = "/ote.api.route.v1.RouteService/GetDispatch"
 CANCEL_DISPATCH = "/ote.api.route.v1.RouteService/CancelDispatch"
 _TTL = 3600.0
-_LONGEST = 100 * 365 * 86400.0
 _MAX_INLINE = 1024 * 1024
 """A larger command comes by PutPayload."""
 _FRAME_ROOM = 24 * 1024
@@ -145,6 +145,8 @@ class Dispatches:
         """What the core is asked, without a number; submitted by the caller, or given up. Waits for the disk when the
         command is large. Errors: as `submit`."""
         check_id(request.dispatch_id)
+        ttl = _seconds("ttl", request.ttl) if request.HasField("ttl") else _TTL
+        timeout = _seconds("timeout", request.timeout) if request.HasField("timeout") else 0.0
         payload = self._named(request)
         pin = self._payloads.pin(payload) if payload is not None else None
         try:
@@ -166,8 +168,8 @@ class Dispatches:
             inline=body if payload is None else None,
             payload=payload,
             targets=[ev.SubmitTarget(entry.uid, entry.name) for entry in entries],
-            ttl=_seconds(request.ttl) if request.HasField("ttl") else _TTL,
-            timeout=_seconds(request.timeout) if request.HasField("timeout") else 0.0,
+            ttl=ttl,
+            timeout=timeout,
             caller=f"{peer.role}/{peer.name}",
             clusters=request.selector.clusters,
             labels=request.selector.labels,
@@ -474,6 +476,5 @@ def _digest(request: route_pb2.DispatchRequest) -> bytes:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
-def _seconds(duration: Duration) -> float:
-    """Never less than nothing, and never more than a message between controllers can tell."""
-    return min(max(0.0, duration.seconds + duration.nanos / 1e9), _LONGEST)
+def _seconds(name: str, duration: Duration) -> float:
+    return check_duration(name, duration.seconds + duration.nanos / 1e9)

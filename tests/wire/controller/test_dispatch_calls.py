@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from typing import Any
 
+import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -14,6 +15,7 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.core import messages as m
+from ote.rpc.errors import from_rpc_error
 from tests.wire.controller.tree import Tree, attached, dispatch, refused, until
 
 
@@ -114,16 +116,26 @@ async def test_many_dispatches_settle_whatever_their_target_says_of_them_and_in_
     assert max(sizes) < 512 * 1024
 
 
-async def test_times_beyond_all_measure_are_as_long_as_can_be_told(tree: Tree) -> None:
+async def test_times_that_cannot_be_meant_are_refused(tree: Tree) -> None:
     await tree.start("root")
-    endless, negative = Duration(seconds=2**62), Duration(seconds=-1)
+    for wrong in (Duration(seconds=9_000_000_000), Duration(seconds=-5), Duration(nanos=-1)):
+        for request in (_noop("root", ttl=wrong), _noop("root", timeout=wrong)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await tree.admin("root").routes.Dispatch(request).read()
+            error = from_rpc_error(caught.value)
+            assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_DURATION")
+
+
+async def test_a_drain_may_take_beyond_all_measure(tree: Tree) -> None:
+    await tree.start("root")
+    endless, longest = Duration(seconds=2**62), Duration(seconds=366 * 86400)
     drain = command_pb2.Command(drain=command_pb2.Drain(timeout=endless))
     await tree.start("region", "root")
     registry = tree.nodes["root"].shell.core.registry
     await until(lambda: (entry := registry.find("region")) is not None and bool(entry.facts.journal_id))
-    first = _noop("region", ttl=endless, timeout=negative)
+    first = _noop("region", ttl=longest, timeout=Duration())
     first.command.CopyFrom(drain)
-    for request in (first, _noop("region", ttl=endless, timeout=endless)):
+    for request in (first, _noop("region", ttl=longest, timeout=longest)):
         states = [
             event.summary.states
             async for event in tree.admin("root").routes.Dispatch(request)

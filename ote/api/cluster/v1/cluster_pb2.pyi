@@ -55,7 +55,9 @@ Global___ClusterState: _TypeAlias = ClusterState  # noqa: Y015
 
 @_typing.final
 class Selector(_message.Message):
-    """Selector says which clusters are meant. Where both fields are given both must hold; where none is given all match."""
+    """Selector says which clusters are meant. Where both fields are given both must hold; where none is given all match.
+    A field of white space alone is no condition and not none: INVALID_SELECTOR.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -338,12 +338,12 @@ class DispatchRequest(_message.Message):
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Optional. How long it may wait for a cluster that is not reachable; unset means 1 h, zero makes such a cluster
-        UNREACHABLE at once.
+        UNREACHABLE at once, the most is 366 days.
         """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Optional. How long it may run on a cluster; unset means no limit."""
+        """Optional. How long it may run on a cluster, 366 days at most; unset or zero means no limit."""
 
     def __init__(
         self,

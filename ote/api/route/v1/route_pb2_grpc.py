@@ -154,7 +154,7 @@ class RouteServiceServicer:
         """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
         a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
         repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-        INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+        INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
         (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
         RetryInfo). After each of them nothing was accepted.
         """

@@ -62,7 +62,7 @@ class RouteServiceStub:
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
     a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
     repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-    INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+    INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
     (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
     RetryInfo). After each of them nothing was accepted.
     """
@@ -136,7 +136,7 @@ class RouteServiceAsyncStub(RouteServiceStub):
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
     a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
     repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-    INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+    INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
     (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
     RetryInfo). After each of them nothing was accepted.
     """
@@ -237,7 +237,7 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
         a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
         repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-        INVALID_ID, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
+        INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
         (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
         RetryInfo). After each of them nothing was accepted.
         """
