@@ -1,7 +1,8 @@
 """The folders of pods: volumes, what containers see of them, logs, and the marks that an attempt leaves.
 
     pods/UID/volumes/NAME/            a volume; ConfigMaps and Secrets are written here, again whenever they change
-    pods/UID/CONTAINER/root/          the container's own folder ($OTE_POD_DIR): a link to a volume for each mountPath
+    pods/UID/CONTAINER/root/          the container's own folder ($OTE_POD_DIR): a link to a volume for each mountPath,
+                                      relative, so that the folders may be moved
     pods/UID/CONTAINER/log, log.1     what it wrote, the end of what it wrote before
     pods/UID/CONTAINER/claim.N        made by attempt N as its first act, or by a shim that will never start it
     pods/UID/CONTAINER/exit.N         its exit code
@@ -49,7 +50,7 @@ class PodFolder:
                 _write_files(folder, files)
 
     def write_root(self, container: Container) -> None:
-        """Makes a container's folder with a link for each mount."""
+        """Makes a container's folder with a link for each mount; links that lead elsewhere are made anew."""
         root = self.root(container.name)
         root.mkdir(parents=True, exist_ok=True)
         (root / container.working_dir.lstrip("/")).mkdir(parents=True, exist_ok=True)
@@ -58,11 +59,15 @@ class PodFolder:
             if mount.sub_path and not target.exists():
                 target.mkdir(parents=True)
             link = root / mount.mount_path.strip("/")
-            if not link.is_symlink():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(OSError):
-                    link.rmdir()
-                link.symlink_to(target)
+            way = os.path.relpath(target, link.parent)
+            if link.is_symlink():
+                if str(link.readlink()) == way:
+                    continue
+                link.unlink()
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                link.rmdir()
+            link.symlink_to(way)
 
     def remove(self) -> None:
         """Removes all of it, also folders that a container has closed, as Go does with its cache."""

@@ -42,17 +42,17 @@ from ote.shims.local.processes import (
 _SUPERVISOR = """# Runs one container of the local shim: NAME CLAIM EXIT FOLDER COMMAND ...
 shift
 set -C
-read -r boot < /proc/sys/kernel/random/boot_id
-read -r stat < /proc/$$/stat
-echo "$boot $stat" > "$1" || exit 125
-done="$2"
-cd "$3" || exit 125
-shift 3
+(
+  read -r boot < /proc/sys/kernel/random/boot_id
+  read -r stat < /proc/$$/stat
+  echo "$boot $stat"
+) > "$1" || exit 125
 trap : HUP INT QUIT TERM
-(exec "$@")
-echo "$?" > "$done"
+(cd "$3" || exit 125; shift 3; exec "$@")
+echo "$?" > "$2"
 kill -9 0
 """
+"""Its own variables would be those of the command, if that has some of their names: they live in a subshell."""
 _NAMED = "OTE_NAMED_"
 _RENAME = f"""import os, sys
 variables = dict(os.environb)
@@ -208,19 +208,22 @@ class ProcessDriver:
         self._check_command(plan)
         self._remove_marks(plan, plan.attempt - 1)
         with (folder.container(plan.container.name) / "log").open("ab") as log:
-            marks = [
-                str(self._mark(plan, "claim")),
-                str(self._mark(plan, "exit")),
-                str(self._directory(plan).absolute()),
-            ]
+            marks = [self._mark(plan, "claim").name, self._mark(plan, "exit").name]
             command, variables = _past_the_shell(plan)
             process = subprocess.Popen(
-                ["/bin/sh", str(self._supervisor), plan.pod.name, *marks, *command],
+                [
+                    "/bin/sh",
+                    str(self._supervisor),
+                    plan.pod.name,
+                    *marks,
+                    str(self._directory(plan).absolute()),
+                    *command,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=variables,
-                cwd="/",
+                cwd=folder.container(plan.container.name),  # where it writes its marks, wherever that is moved to
                 start_new_session=True,
             )
         process.returncode = 0  # it may outlive us: `reap` looks after it, Popen must not

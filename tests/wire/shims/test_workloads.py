@@ -46,6 +46,10 @@ def restarts(found: dict[str, Any]) -> int:
     return int(found["status"]["containerStatuses"][0]["restartCount"])
 
 
+def is_ready(found: dict[str, Any]) -> bool:
+    return bool(found["status"]["containerStatuses"][0]["ready"])
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -143,6 +147,37 @@ async def test_volumes_appear_below_the_pods_folder_and_containers_share_them(lo
     )
     await local.applied(manifests)
     assert await local.log("p", container="main") == "from config\npw\n600\n"
+
+
+async def test_pods_of_a_moved_folder_have_their_volumes_before_and_after_a_restart(local: Local) -> None:
+    mounts = [{"name": "c", "mountPath": "/page/in"}]
+    volumes = [{"name": "c", "configMap": {"name": "c"}}]
+    server = {**WEB, "command": [sys.executable, "-c", SERVER], "volumeMounts": mounts}
+    await local.applied(together(config("c", word="here"), pod("p", server, volumes=volumes)))
+    await local.stop()
+    local.data = local.data.rename(local.data.with_name("moved"))
+    await local.start()
+    (found,) = await local.until(lambda pods: is_ready(pods[0]))
+    assert await fetch(port_of(found), "/page/in/word") == "here"
+    (claim,) = (local.data / "pods" / found["metadata"]["uid"] / "main").glob("claim.*")
+    os.killpg(int(claim.read_text().split()[1]), signal.SIGKILL)
+    link = local.data / "pods" / found["metadata"]["uid"] / "main" / "root" / "page" / "in"
+    link.unlink()
+    link.symlink_to("/of/an/earlier/version")
+    (found,) = await local.until(lambda pods: restarts(pods[0]) == 1 and is_ready(pods[0]))
+    assert await fetch(port_of(found), "/page/in/word") == "here"
+
+
+async def test_what_ends_in_a_moved_folder_is_found_with_its_exit_code(local: Local) -> None:
+    waiting = shell("until test -e go; do sleep 0.02; done; exit 7")
+    await local.applied(pod("p", waiting, restartPolicy="Never"))
+    await local.stop()
+    local.data = local.data.rename(local.data.with_name("moved"))
+    await local.start()
+    found = await local.pod()
+    (local.data / "pods" / found["metadata"]["uid"] / "main" / "root" / "go").touch()
+    (found,) = await local.until(lambda pods: pods[0]["status"]["phase"] == "Failed")
+    assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 7
 
 
 async def test_a_pod_waits_for_its_config_map_and_says_so(local: Local) -> None:
@@ -312,6 +347,7 @@ async def test_a_container_whose_log_has_no_room_runs_on(local: Local, monkeypat
 
 async def test_variables_keep_names_that_no_shell_has(local: Local) -> None:
     env = [{"name": "my.key", "value": "a=b\nc"}, {"name": "A", "value": "$(my.key)"}]
+    env += [{"name": name, "value": "mine"} for name in ("boot", "stat", "done", "folder")]
     command = (sys.executable, "-c", "import os; print(dict(os.environ))")
     one = container(*command, env=env, envFrom=[{"configMapRef": {"name": "c"}}])
     await local.applied(together(config("c", **{"app-name": "shop"}), job("j", one)))
@@ -319,6 +355,7 @@ async def test_variables_keep_names_that_no_shell_has(local: Local) -> None:
     assert "'my.key': 'a=b\\nc'" in log
     assert "'app-name': 'shop'" in log
     assert "'A': 'a=b\\nc'" in log
+    assert log.count("mine") == 4
     assert "OTE_NAMED" not in log
 
 
