@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
+from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.cli.cluster import show_meant
 from ote.cli.kinds import object_ref
-from ote.cli.manifests import read_manifests
+from ote.cli.manifests import Manifests, Object, read_manifests
 from ote.cli.output import Format
 from ote.cli.params import DURATION, namespace_option, output_option, selector_options, timeout_option
 from ote.cli.program import note
@@ -21,6 +22,8 @@ _file_option = click.option(
 _ttl_option = click.option(
     "--ttl", type=DURATION, default="1h", show_default=True, help="How long to hold it for a cluster that is offline."
 )
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Show which clusters are meant, and send nothing.")
+_explain_option = click.option("--explain", metavar="NAME", help="With --dry-run: why this cluster is meant or not.")
 _no_wait_option = click.option("--no-wait", is_flag=True, help="Return once it is accepted and will not be forgotten.")
 
 
@@ -29,8 +32,8 @@ _no_wait_option = click.option("--no-wait", is_flag=True, help="Return once it i
 @selector_options
 @timeout_option("60s")
 @_ttl_option
-@click.option("--dry-run", is_flag=True, help="Show which clusters are meant, and send nothing.")
-@click.option("--explain", metavar="NAME", help="With --dry-run: why this cluster is meant or not.")
+@_dry_run_option
+@_explain_option
 @_no_wait_option
 @output_option
 def apply(
@@ -62,13 +65,9 @@ def apply(
     """
     if not files:
         raise click.UsageError("say what to apply: -f FILE, -f DIR or -f - for stdin")
-    if explain and not dry_run:
-        raise click.UsageError("--explain goes with --dry-run")
     selector = require_selector(clusters, labels)
     manifests = read_manifests(files)
-    if dry_run:
-        note("would apply: " + ", ".join(f"{one.kind.lower()}/{one.name}" for one in manifests.objects))
-        show_meant(selector, explain, output, for_shim=True)
+    if _only_shown(f"would apply: {_listed(manifests.objects)}", selector, dry_run, explain, output):
         return
     command = command_pb2.Command(apply=command_pb2.Apply(manifests=manifests.content))
     send_and_show(Sending(command, selector, ttl, timeout, not no_wait), output)
@@ -81,6 +80,8 @@ def apply(
 @selector_options
 @timeout_option("60s")
 @_ttl_option
+@_dry_run_option
+@_explain_option
 @_no_wait_option
 @output_option
 def delete(
@@ -91,13 +92,15 @@ def delete(
     labels: str,
     timeout: float,
     ttl: float,
+    dry_run: bool,
+    explain: str | None,
     no_wait: bool,
     output: Format,
 ) -> None:
     """Delete objects in every selected cluster.
 
-    One that does not exist counts as deleted ("absent"). JSON, and what becomes of a cluster that is offline, as in
-    apply.
+    One that does not exist counts as deleted ("absent"). JSON, --dry-run, and what becomes of a cluster that is
+    offline, as in apply.
 
     \b
     Example:
@@ -106,10 +109,23 @@ def delete(
     if not files and not references:
         raise click.UsageError("say what to delete: KIND/NAME, or -f FILE with its manifests")
     selector = require_selector(clusters, labels)
-    command = command_pb2.Command(
-        delete=command_pb2.Delete(
-            objects=[object_ref(reference, namespace) for reference in references],
-            manifests=read_manifests(files).content if files else b"",
-        )
-    )
+    objects = [object_ref(reference, namespace) for reference in references]
+    manifests = read_manifests(files) if files else Manifests(b"", ())
+    if _only_shown(f"would delete: {_listed([*objects, *manifests.objects])}", selector, dry_run, explain, output):
+        return
+    command = command_pb2.Command(delete=command_pb2.Delete(objects=objects, manifests=manifests.content))
     send_and_show(Sending(command, selector, ttl, timeout, not no_wait), output)
+
+
+def _listed(objects: Iterable[Object | command_pb2.ObjectRef]) -> str:
+    return ", ".join(f"{one.kind.lower()}/{one.name}" for one in objects)
+
+
+def _only_shown(what: str, selector: cluster_pb2.Selector, dry_run: bool, explain: str | None, format: Format) -> bool:
+    """Shows what would be done and where, if that is all that is wanted."""
+    if explain and not dry_run:
+        raise click.UsageError("--explain goes with --dry-run")
+    if dry_run:
+        note(what)
+        show_meant(selector, explain, format, for_shim=True)
+    return dry_run

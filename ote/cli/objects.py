@@ -53,6 +53,7 @@ def get(
 
     \b
     JSON: {"items":[{"cluster","object":{…}}],"errors":[{"cluster","state","message"}]}
+    Names: CLUSTER/KIND/NAME; with -A CLUSTER/NAMESPACE/KIND/NAME of what is in a namespace
 
     \b
     Example:
@@ -89,7 +90,7 @@ def get(
         output,
         document,
         table=lambda: _print(document, namespace, all_namespaces, kinds) if answered else None,
-        names=lambda: _names(document),
+        names=lambda: _names(document, all_namespaces),
     )
     if output is Format.TABLE or output is Format.NAME:
         _note_errors(document)
@@ -143,8 +144,14 @@ def _end(story: Story, *, found: bool) -> None:
     click.get_current_context().exit(of_states(story.states()))
 
 
-def _names(document: Document) -> list[str]:
-    return [f"{item['cluster']}/{_kind(item['object']).lower()}/{_name(item['object'])}" for item in document["items"]]
+def _names(document: Document, all_namespaces: bool) -> list[str]:
+    """CLUSTER/KIND/NAME, or CLUSTER/NAMESPACE/KIND/NAME where objects of several namespaces are listed."""
+    names: list[str] = []
+    for item in document["items"]:
+        one = item["object"]
+        within = [_meta(one).get("namespace", "")] if all_namespaces else []
+        names.append("/".join([item["cluster"], *filter(None, within), _kind(one).lower(), _name(one)]))
+    return names
 
 
 def _print(document: Document, namespace: str, all_namespaces: bool, kinds: Sequence[str]) -> None:

@@ -260,10 +260,10 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
         still_held = held_until > now and not self._tree.evicted(held_by)
         holder = self._tree.holder(name) or (held_by if still_held else uid)
         if holder != uid:
-            raise AlreadyExists(
-                "CLUSTER_NAME_TAKEN",
-                f"the name {name!r} belongs to another cluster (uid {holder[:8]}): choose another, or evict that one",
-            )
+            whose = f"another cluster (uid {holder[:8]}): choose another, or evict that one"
+            if holder == self._membership.member.uid:
+                whose = "the controller itself, which cannot be evicted: choose another"
+            raise AlreadyExists("CLUSTER_NAME_TAKEN", f"the name {name!r} belongs to {whose}")
         self._held[name] = (uid, now + _NAME_HELD, asker)
 
     # --- renewing -------------------------------------------------------------------------------------------------

@@ -77,6 +77,10 @@ class Chains:
             entry = self.entries.get(entry.parent_uid)
         return None
 
+    def reaches_parent_of(self, entry: ClusterEntry) -> bool:
+        """Whether the parent that has the cluster, or had it last, is this controller or can be reached from here."""
+        return entry.parent_uid == self._me or self.next_hop(entry.parent_uid) is not None
+
     def via(self, uid: str) -> str | None:
         """The direct child on the chain, up or not; None if the cluster is not below."""
         entry = self.entries.get(uid)

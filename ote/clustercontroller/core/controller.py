@@ -407,7 +407,7 @@ class Controller:
             message = f"{left.name} has gone{where}, out of reach of {self.ctx.name}: evict {entry.name} at the root"
             self.ctx.emit(fx.Answer(event.request, error=FailedPrecondition("CLUSTER_AWAY", message)))
             return
-        delivered = self.registry.next_hop(event.uid) is not None
+        delivered = self.registry.reaches_parent_of(entry)
         orphans = self.registry.evict(event.uid)
         self._tell_evictions([event.uid], but=None)
         self.ctx.barrier()

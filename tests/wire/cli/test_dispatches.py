@@ -327,6 +327,14 @@ def test_what_the_controller_refuses_is_told_in_its_words(root: FakeController, 
     assert out.stderr.endswith(" was not accepted: clusters, column 1: no\n")
 
 
+def test_a_dry_run_of_delete_sends_nothing_either(root: FakeController, ctl: Ctl, hello: str) -> None:
+    root.will("ListClusters", cluster_pb2.ListClustersResponse(clusters=[cluster("a")]))
+    out = ctl("delete", "cm/x", "-f", hello, "--clusters", "*", "--dry-run", "-o", "name")
+    assert (out.stdout, out.stderr) == ("a\n", "would delete: configmap/x, deployment/hello\n")
+    assert not root.requests["Dispatch"]
+    assert ctl("delete", "cm/x", "--clusters", "*", "--explain", "a").exit_code == 2
+
+
 def test_delete_takes_references_and_manifests(root: FakeController, ctl: Ctl, hello: str) -> None:
     root.will("Dispatch", story([target("a", "SUCCEEDED", objects=[done("Deployment", "web", "ABSENT")])]))
     out = ctl("delete", "deploy/web", "cm/x", "-f", hello, "-n", "shop", "--clusters", "a")
@@ -474,6 +482,17 @@ def test_a_crash_loop_is_shown_as_kubectl_shows_it(root: FakeController, ctl: Ct
         "CrashLoopBackOff",
         "4",
     ]
+
+
+def test_names_of_all_namespaces_say_which(root: FakeController, ctl: Ctl) -> None:
+    objects = [
+        {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "web"}},
+        {"kind": "Namespace", "metadata": {"name": "web"}},
+    ]
+    root.will("Dispatch", *[story([answer_of(*objects)])] * 2)
+    get = ("get", "cm", "--clusters", "a", "-o", "name")
+    assert ctl.ok(*get, "-A").split() == ["a/web/configmap/x", "a/namespace/web"]
+    assert ctl.ok(*get).split() == ["a/configmap/x", "a/namespace/web"]
 
 
 def test_several_kinds_are_read_at_once(root: FakeController, ctl: Ctl) -> None:

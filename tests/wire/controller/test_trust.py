@@ -89,6 +89,7 @@ async def test_a_token_is_refused_with_the_reason_on_both_sides(tree: Tree, caps
         error = await refused(enrol(tree, "root", secret, name, **more))
         assert error.reason == reason
         assert error.message
+        assert ("evict that one" in error.message) == (name == "first")
         assert reason in capsys.readouterr().out
     with pytest.raises(OteError, match="shop-"):
         await tree.start("bank", "root", token=shops.secret, children=False)

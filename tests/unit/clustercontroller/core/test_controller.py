@@ -384,6 +384,19 @@ def test_an_eviction_that_comes_from_beside_is_logged() -> None:
     ]
 
 
+def test_an_eviction_of_who_is_gone_is_heard_where_its_last_parent_is_reached() -> None:
+    seat = Seat(root=True)
+    east = seat.child("east")
+    seat.from_child(east, m.News([make_record("below", "east", up=False)]))
+    seat.do(ev.Evict(1, "below"))
+    seat.from_child(east, m.News([make_record("second", "east")]))
+    seat.do(ev.LinkLost(east, "closed"))
+    seat.do(ev.Evict(2, "second"))
+    seat.do(ev.Evict(3, "east"))
+    answers = [answer.value for answer in seat.of(fx.Answer)]
+    assert answers == [("below", [], True), ("second", [], False), ("east", [], True)]
+
+
 def test_an_eviction_is_on_disk_before_it_is_answered_and_says_whether_it_was_heard() -> None:
     seat = Seat(root=True)
     seat.child("east")
