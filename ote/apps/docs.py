@@ -154,6 +154,10 @@ A setting comes from its default, then the file of `--config` (YAML), then its v
 A key that nobody knows stops the start. Durations are written `500ms`, `2s`, `5m`, `1h`, `7d`; a secret may be `@FILE`.
 The file beside each program, `cmd/*/config.yaml`, has every key with its meaning. The effective settings are the first
 line of the log, secrets masked.
+
+A controller remembers its name, its parent and its identity in the data folder, and nothing else of how it was started:
+labels and tags of flags or variables are those of that start, so give them at every start, or write them into the file.
+What `ote-ctl cluster label` and `cluster tag` change is kept by the cluster, over whatever its settings say.
 """
 
 _METRICS_OPENING = f"""\

@@ -151,8 +151,8 @@ class Dispatches:
         pin = self._payloads.pin(payload) if payload is not None else None
         try:
             command, body = (await self._kind_of(payload), b"") if payload is not None else _inline(request)
-            if peer.role is Role.VIEWER and command in CHANGES:
-                raise PermissionDenied("ROLE_NOT_ALLOWED", f"a viewer may get and read logs, not {command}")
+            if peer.role is Role.VIEWER:
+                _check_viewer(command, request)
             entries = self._targets(request, command)
             if payload is None and not fits(len(body), len(entries)):
                 payload, pin = await self._payloads.keep(body)
@@ -441,6 +441,19 @@ def _inline(request: route_pb2.DispatchRequest) -> tuple[str, bytes]:
     if len(body) > _MAX_INLINE:
         raise ResourceExhausted("COMMAND_TOO_LARGE", "a command over 1 MiB is sent ahead by PutPayload, up to 16 MiB")
     return kind, body
+
+
+def _check_viewer(command: str, request: route_pb2.DispatchRequest) -> None:
+    """Errors: PermissionDenied (ROLE_NOT_ALLOWED)."""
+    if command in CHANGES:
+        raise PermissionDenied("ROLE_NOT_ALLOWED", f"a viewer may get and read logs, not {command}")
+    if request.WhichOneof("body") != "command":
+        raise PermissionDenied("ROLE_NOT_ALLOWED", "a viewer sends its commands in the request, not as a payload")
+    if "secret" in request.command.get.kind.lower():  # however a shim may want its kinds to be written
+        raise PermissionDenied(
+            "ROLE_NOT_ALLOWED",
+            "a viewer may not get Secrets: that needs a context of an operator ('admin-context --role operator')",
+        )
 
 
 def _kind_in(file: Path) -> str | None:

@@ -31,7 +31,7 @@ from ote.model.errors import (
     Unavailable,
 )
 from ote.rpc.paging import page_of
-from ote.rpc.peer import peer_of
+from ote.rpc.peer import Peer, Role, peer_of
 
 PING = "ping"
 _PROBE_BYTES = 4096
@@ -141,11 +141,15 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
     ) -> route_pb2.GetDispatchResponse:
         origin, dispatch_id = self._dispatches.split(request.dispatch)
         if origin == self._core.ctx.uid:
-            return route_pb2.GetDispatchResponse(dispatch=self._dispatches.get(dispatch_id))
-        asked = route_pb2.GetDispatchRequest(dispatch=dispatch_id)
-        return route_pb2.GetDispatchResponse.FromString(
-            await self._ask_origin(origin, GET_DISPATCH, asked.SerializeToString())
-        )
+            response = route_pb2.GetDispatchResponse(dispatch=self._dispatches.get(dispatch_id))
+        else:
+            asked = route_pb2.GetDispatchRequest(dispatch=dispatch_id)
+            response = route_pb2.GetDispatchResponse.FromString(
+                await self._ask_origin(origin, GET_DISPATCH, asked.SerializeToString())
+            )
+        if not _may_read(peer_of(context), response.dispatch.caller):
+            _hide_outputs(response.dispatch.targets)
+        return response
 
     async def ListDispatches(
         self, request: route_pb2.ListDispatchesRequest, context: Context
@@ -171,16 +175,25 @@ class RouteServicer(route_pb2_grpc.RouteServiceServicer):
         self, request: route_pb2.WatchDispatchRequest, context: Context
     ) -> AsyncIterator[route_pb2.WatchDispatchResponse]:
         origin, dispatch_id = self._dispatches.split(request.dispatch)
+        peer = peer_of(context)
         if origin != self._core.ctx.uid:
-            async for response in self._follow(origin, dispatch_id):
+            async for response in self._follow(origin, dispatch_id, peer):
                 yield response
-        else:
-            async for response in self._watch(dispatch_id, route_pb2.WatchDispatchResponse):
-                yield response
+            return
+        dispatch = self._core.origin.dispatch(dispatch_id)
+        hidden = dispatch is not None and not _may_read(peer, dispatch.row.caller)
+        async for response in self._watch(dispatch_id, route_pb2.WatchDispatchResponse):
+            if hidden:
+                _hide_outputs(response.accepted.targets or response.changed.targets)
+            yield response
 
-    async def _follow(self, origin: str, dispatch_id: str) -> AsyncIterator[route_pb2.WatchDispatchResponse]:
+    async def _follow(
+        self, origin: str, dispatch_id: str, peer: Peer
+    ) -> AsyncIterator[route_pb2.WatchDispatchResponse]:
         known: dict[str, route_pb2.Target] | None = None
         async for dispatch in self._dispatches.follow(origin, dispatch_id):
+            if not _may_read(peer, dispatch.caller):
+                _hide_outputs(dispatch.targets)
             if known is None:
                 accepted = route_pb2.Accepted(dispatch=dispatch.name, targets=dispatch.targets)
                 yield route_pb2.WatchDispatchResponse(accepted=accepted)
@@ -311,6 +324,16 @@ def _in_messages(targets: Iterable[route_pb2.Target]) -> Iterator[list[route_pb2
             batch, room = [], _EVENT_BYTES
     if batch:
         yield batch
+
+
+def _may_read(peer: Peer, caller: str) -> bool:
+    """Whether somebody may see what clusters answered to a caller: a viewer what they answered to itself."""
+    return peer.role is not Role.VIEWER or caller == f"{peer.role}/{peer.name}"
+
+
+def _hide_outputs(targets: Iterable[route_pb2.Target]) -> None:
+    for target in targets:
+        target.ClearField("output")
 
 
 def _newest_first(dispatch: OriginDispatch) -> str:

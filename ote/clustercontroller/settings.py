@@ -18,6 +18,8 @@ _LEAST_HEARTBEAT = 0.01
 _LEAST_LIFETIME = 1.0
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d{1,5}")
 
+_OF_THIS_START = "of this start: give them at every start or in the file. Those of 'ote-ctl cluster {}' are kept."
+
 
 def _doc(text: str, **extra: object) -> Meta:
     return Meta(description=text, extra=dict(extra)) if extra else Meta(description=text)
@@ -57,8 +59,14 @@ class Settings(BaseSettings, frozen=True, kw_only=True):
             "This cluster's shim: process or podman (built in), unix:/PATH or HOST:PORT (a shim of its own), or none."
         ),
     ] = "none"
-    tag: Annotated[tuple[str, ...], _doc("Tags of this cluster, separated by commas or given several times.")] = ()
-    label: Annotated[dict[str, str], _doc("Labels of this cluster, separated by commas or given several times.")] = {}
+    tag: Annotated[
+        tuple[str, ...],
+        _doc(f"Tags of this cluster, separated by commas or given several times; {_OF_THIS_START.format('tag')}"),
+    ] = ()
+    label: Annotated[
+        dict[str, str],
+        _doc(f"Labels of this cluster, separated by commas or given several times; {_OF_THIS_START.format('label')}"),
+    ] = {}
     allow: Annotated[
         tuple[str, ...],
         _doc(

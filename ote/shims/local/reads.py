@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ote.api.command.v1 import command_pb2 as pb
@@ -15,6 +17,7 @@ MAX_OUTPUT = 16 << 20
 """Most bytes of one answer."""
 
 _LINES, _MOST_LINES = 1_000, 100_000
+_NAMED = 3
 
 
 def get(keeper: Keeper, wanted: pb.Get) -> pb.Result:
@@ -35,8 +38,19 @@ def get(keeper: Keeper, wanted: pb.Get) -> pb.Result:
         objects = render.listed(keeper.cluster, kind.name, namespace)
     output = msgspec.json.encode(objects)
     if len(output) > MAX_OUTPUT:
-        return replies.failed("OUTPUT_TOO_LARGE", f"{len(objects)} objects are more than 16 MiB; ask for fewer")
+        return replies.failed("OUTPUT_TOO_LARGE", _too_large(objects))
     return replies.succeeded([], output)
+
+
+def _too_large(objects: list[dict[str, Any]]) -> str:
+    """How else to ask; nobody can list them to see which are large."""
+    largest = sorted(((len(msgspec.json.encode(one)), one["metadata"]) for one in objects), key=lambda one: -one[0])
+    named = ", ".join(
+        f"{metadata.get('namespace', '')}/{metadata['name']}".lstrip("/") + f" ({size / (1 << 20):.1f} MiB)"
+        for size, metadata in largest[:_NAMED]
+    )
+    what = f"{len(objects)} objects are more than 16 MiB together"
+    return f"{what}: ask for one namespace (-n), or for each by its name; the largest are {named}"
 
 
 async def logs(keeper: Keeper, driver: Driver, wanted: pb.Logs) -> pb.Result:

@@ -322,6 +322,7 @@ async def test_an_answer_that_is_too_large_is_refused(local: Local, monkeypatch:
     monkeypatch.setattr("ote.shims.local.reads.MAX_OUTPUT", 10)
     result = await local.execute(command_pb2.Command(get=command_pb2.Get(kind="ns")))
     assert result.reason == "OUTPUT_TOO_LARGE"
+    assert "ask for one namespace (-n), or for each by its name; the largest are default (0.0 MiB)" in result.message
 
 
 async def test_a_folder_belongs_to_one_shim_and_one_driver(local: Local) -> None:

@@ -152,11 +152,11 @@ class RouteServiceServicer:
 
     def Dispatch(self, request, context):
         """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
-        a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
-        repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-        INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-        (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
-        RetryInfo). After each of them nothing was accepted.
+        a summary is last. Needs the role operator; viewer for reads, but of Secrets. Once accepted it goes on without the
+        caller. May be repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT
+        (INVALID_SELECTOR, INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS
+        (DISPATCH_EXISTS), FAILED_PRECONDITION (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE;
+        TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo). After each of them nothing was accepted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,9 +181,9 @@ class RouteServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDispatch(self, request, context):
-        """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
-        May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
-        (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
+        """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer,
+        who sees outputs of its own reads only. May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT
+        (INVALID_ID), UNAVAILABLE (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

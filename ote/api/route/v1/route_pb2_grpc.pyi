@@ -60,11 +60,11 @@ class RouteServiceStub:
     """
     Dispatch: _grpc.UnaryStreamMultiCallable[_route_pb2.DispatchRequest, _route_pb2.DispatchResponse]
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
-    a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
-    repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-    INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-    (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
-    RetryInfo). After each of them nothing was accepted.
+    a summary is last. Needs the role operator; viewer for reads, but of Secrets. Once accepted it goes on without the
+    caller. May be repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT
+    (INVALID_SELECTOR, INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS
+    (DISPATCH_EXISTS), FAILED_PRECONDITION (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE;
+    TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo). After each of them nothing was accepted.
     """
     DispatchMany: _grpc.StreamStreamMultiCallable[_route_pb2.DispatchManyRequest, _route_pb2.DispatchManyResponse]
     """DispatchMany sends many commands on one stream, in batches; it ends when the caller has half-closed and all are
@@ -77,9 +77,9 @@ class RouteServiceStub:
     RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]
-    """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
-    May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
-    (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
+    """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer,
+    who sees outputs of its own reads only. May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT
+    (INVALID_ID), UNAVAILABLE (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
     """
     ListDispatches: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListDispatchesRequest, _route_pb2.ListDispatchesResponse]
     """ListDispatches returns the dispatches of this controller, newest first, by pages. Needs the role viewer. May be
@@ -134,11 +134,11 @@ class RouteServiceAsyncStub(RouteServiceStub):
     """
     Dispatch: _aio.UnaryStreamMultiCallable[_route_pb2.DispatchRequest, _route_pb2.DispatchResponse]  # type: ignore[assignment]
     """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
-    a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
-    repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-    INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-    (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
-    RetryInfo). After each of them nothing was accepted.
+    a summary is last. Needs the role operator; viewer for reads, but of Secrets. Once accepted it goes on without the
+    caller. May be repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT
+    (INVALID_SELECTOR, INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS
+    (DISPATCH_EXISTS), FAILED_PRECONDITION (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE;
+    TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo). After each of them nothing was accepted.
     """
     DispatchMany: _aio.StreamStreamMultiCallable[_route_pb2.DispatchManyRequest, _route_pb2.DispatchManyResponse]  # type: ignore[assignment]
     """DispatchMany sends many commands on one stream, in batches; it ends when the caller has half-closed and all are
@@ -151,9 +151,9 @@ class RouteServiceAsyncStub(RouteServiceStub):
     RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _aio.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]  # type: ignore[assignment]
-    """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
-    May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
-    (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
+    """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer,
+    who sees outputs of its own reads only. May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT
+    (INVALID_ID), UNAVAILABLE (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
     """
     ListDispatches: _aio.UnaryUnaryMultiCallable[_route_pb2.ListDispatchesRequest, _route_pb2.ListDispatchesResponse]  # type: ignore[assignment]
     """ListDispatches returns the dispatches of this controller, newest first, by pages. Needs the role viewer. May be
@@ -235,11 +235,11 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.DispatchResponse], _abc.AsyncIterator[_route_pb2.DispatchResponse]]:
         """Dispatch sends one command to the clusters that a selector matches: first it is accepted, then targets change, and
-        a summary is last. Needs the role operator; viewer for reads. Once accepted it goes on without the caller. May be
-        repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT (INVALID_SELECTOR,
-        INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS (DISPATCH_EXISTS), FAILED_PRECONDITION
-        (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE; TOO_MANY_DISPATCHES and DISK_FULL, with
-        RetryInfo). After each of them nothing was accepted.
+        a summary is last. Needs the role operator; viewer for reads, but of Secrets. Once accepted it goes on without the
+        caller. May be repeated with the same id and content, which attaches to the first. Errors: INVALID_ARGUMENT
+        (INVALID_SELECTOR, INVALID_ID, INVALID_DURATION, NO_COMMAND, BAD_PAYLOAD), NOT_FOUND (NO_MATCH), ALREADY_EXISTS
+        (DISPATCH_EXISTS), FAILED_PRECONDITION (PAYLOAD_MISSING), RESOURCE_EXHAUSTED (COMMAND_TOO_LARGE, PAYLOAD_TOO_LARGE;
+        TOO_MANY_DISPATCHES and DISK_FULL, with RetryInfo). After each of them nothing was accepted.
         """
 
     @_abc_1.abstractmethod
@@ -270,9 +270,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.GetDispatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.GetDispatchResponse, _abc.Awaitable[_route_pb2.GetDispatchResponse]]:
-        """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer.
-        May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT (INVALID_ID), UNAVAILABLE
-        (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
+        """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer,
+        who sees outputs of its own reads only. May be repeated. Errors: NOT_FOUND (DISPATCH_NOT_FOUND), INVALID_ARGUMENT
+        (INVALID_ID), UNAVAILABLE (ORIGIN_UNREACHABLE), RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE: ask at its origin).
         """
 
     @_abc_1.abstractmethod
