@@ -144,8 +144,9 @@ class Cluster:
                 )
             if key.kind == "Pod" and owners.get(key, key) != key:
                 problems.append(f"{key}: belongs to {owners[key]}; change that instead")
-            if key.kind == "Job" and stored is not None and _fixed(stored.body) != _fixed(manifest.body):
-                problems.append(f"{key}: spec.template and spec.completions cannot be changed; delete the job first")
+            changed = _changed_for_ever(key.kind, stored.body, manifest.body) if stored is not None else ""
+            if changed:
+                problems.append(f"{key}: {changed} cannot be changed; delete the {key.kind.lower()} first")
         return problems
 
     def apply(self, manifests: Sequence[Manifest], now: float) -> list[Acted]:
@@ -308,12 +309,20 @@ class Cluster:
         return changes
 
     def counts(self) -> tuple[Counter[str], int, int]:
-        """Objects by kind, pods that run, and pods that should and do not."""
+        """Objects by kind, pods that run, and pods that should and do not.
+
+        Failed pods of a job are one together: as long as they are made anew, and when it gave up until it is deleted.
+        """
         kinds = Counter(key.kind for key in self.objects if key.kind != "Pod")
         live = [pod for pod in self.pods.values() if not pod.deleting]
         kinds["Pod"] = len(live)
         running = sum(pod.ready for pod in live)
-        return +kinds, running, sum(not pod.ready and pod.phase != "Succeeded" for pod in live)
+        failing: set[Key | str] = {pod.uid for pod in live if not pod.ready and not pod.over}
+        failing |= {pod.uid if pod.owner.kind == "Pod" else pod.owner for pod in live if pod.phase == "Failed"}
+        jobs = {key: stored.finished for key, stored in self.objects.items() if stored.finished is not None}
+        failing |= {key for key, finished in jobs.items() if not finished.complete}
+        failing -= {key for key, finished in jobs.items() if finished.complete}
+        return +kinds, running, len(failing)
 
     def _put(self, stored: Stored) -> None:
         self.objects[stored.key] = stored
@@ -502,8 +511,15 @@ class Cluster:
             self._effects.append(Stop(pod.uid, container.name, container.attempt, grace))
 
 
-def _fixed(body: dict[str, Any]) -> tuple[Any, Any]:
-    return body["spec"]["template"], body["spec"].get("completions")
+def _changed_for_ever(kind: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """The fields that differ and that no object of the kind may change."""
+    fixed = {"Deployment": ("selector",), "Job": ("template", "completions", "selector")}.get(kind, ())
+    return " and ".join(f"spec.{field}" for field in fixed if _said(before, field) != _said(after, field))
+
+
+def _said(body: dict[str, Any], field: str) -> Any:
+    found = body["spec"].get(field)
+    return found["matchLabels"] if field == "selector" and found else found
 
 
 def _revision(kind: str, body: dict[str, Any]) -> str:

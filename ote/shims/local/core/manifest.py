@@ -142,7 +142,7 @@ def _check_one(label: str, document: Any, needs: Needs, problems: list[str]) -> 
         template = _pod_of(key.kind, document)
         if template is not None:
             _check_pod(key.kind, *template, needs, found)
-        if key.kind == "Deployment":
+        if key.kind in ("Deployment", "Job") and document["spec"].get("selector"):
             _check_selector(document["spec"], found)
         if key.kind == "Namespace" and not names.is_label(key.name):
             found.append("metadata.name: must be at most 63 lower-case letters, digits and '-'")

@@ -425,6 +425,7 @@ OBJECTS: dict[str, Check] = {
                     "activeDeadlineSeconds": integer(1),
                     "ttlSecondsAfterFinished": integer(0),
                     "completionMode": one_of("NonIndexed"),
+                    "selector": _SELECTOR,
                 },
                 required=["template"],
             )

@@ -83,10 +83,26 @@ class TestApply:
 
     def test_a_jobs_template_cannot_be_changed(self, world: World) -> None:
         world.apply(JOB)
-        assert world.problems(JOB.replace("[add]", "[sub]")) == [
+        assert world.problems(JOB.replace("[add]", "[sub]").replace("completions: 2", "completions: 3")) == [
             "Job/default/sum: spec.template and spec.completions cannot be changed; delete the job first"
         ]
         assert not world.problems(JOB.replace("backoffLimit: 1", "backoffLimit: 2"))
+
+    def test_a_selector_cannot_be_changed(self, world: World) -> None:
+        selector = "selector: {matchLabels: {app: %s}}"
+        job = JOB.replace("spec:\n  completions", f"spec:\n  {selector % 'web'}\n  completions").replace(
+            "    spec:", "    metadata: {labels: {app: web, tier: back}}\n    spec:"
+        )
+        deployment = DEPLOYMENT.replace("labels: {app: web}", "labels: {app: web, tier: back}")
+        world.apply(deployment + "---" + job)
+        assert not world.problems(deployment.replace("{app: web}}\n", "{app: web}, matchExpressions: []}\n"))
+        other = (deployment + "---" + job).replace("matchLabels: {app: web}", "matchLabels: {tier: back}")
+        assert world.problems(other) == [
+            "Deployment/default/web: spec.selector cannot be changed; delete the deployment first",
+            "Job/default/sum: spec.selector cannot be changed; delete the job first",
+        ]
+        world.delete("Deployment/web", "Job/sum")
+        assert not world.problems(other)
 
     def test_a_pod_of_a_deployment_cannot_be_applied(self, world: World) -> None:
         world.apply(DEPLOYMENT)
@@ -580,14 +596,3 @@ class TestRestart:
     def test_the_default_namespace_is_made_once(self, world: World) -> None:
         before = world.cluster.objects[world.key("Namespace/default")].uid
         assert self.restarted(world).cluster.objects[world.key("Namespace/default")].uid == before
-
-
-def test_counts_tell_objects_by_kind_and_pods_that_run_or_should(world: World) -> None:
-    world.apply(DEPLOYMENT + "---" + POD.replace("Always", "Never"))
-    one, web, _ = world.run(ready=False)
-    world.cluster.probed(web.uid, "main", 1, False, "", world.now)
-    kinds, running, failing = world.cluster.counts()
-    assert kinds == {"Namespace": 1, "Deployment": 1, "Pod": 3}
-    assert (running, failing) == (2, 1)
-    world.end(one.uid, "main", 0)
-    assert world.cluster.counts()[1:] == (1, 1)
