@@ -86,7 +86,8 @@ def add_entry(address: str, name: str | None) -> None:
     """Add another way in to the context in use.
 
     It is tried when those before it do not answer. A warning on stderr says so, because a selector means there what is
-    at and below that controller alone; the exit code is that of what was done.
+    at and below that controller alone; the exit code is that of what was done. With ote-ctl --entry NAME no other entry
+    is tried.
 
     \b
     Example:

@@ -30,9 +30,10 @@ _NOUNS = {
 @click.option(
     "--context", "context_name", metavar="NAME", help="Context to use.  [default: $OTE_CONTEXT or the current]"
 )
+@click.option("--entry", metavar="NAME|HOST:PORT", help="Only this entry of the context, and no other in its place.")
 @click.version_option(__version__, prog_name="ote-ctl")
 @click.pass_context
-def cli(ctx: click.Context, config: str | None, context_name: str | None) -> None:
+def cli(ctx: click.Context, config: str | None, context_name: str | None, entry: str | None) -> None:
     """Speak to a tree of edge clusters.
 
     Clusters are selected by --clusters and -l; both given, both must hold.
@@ -61,4 +62,4 @@ def cli(ctx: click.Context, config: str | None, context_name: str | None) -> Non
     Example:
       ote-ctl apply -f app.yaml --clusters 'shop-*'
     """
-    ctx.obj = Session(config, context_name)
+    ctx.obj = Session(config, context_name, entry)

@@ -31,10 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Session:
-    """The program's options: which contexts file, and which context of it."""
+    """The program's options: which contexts file, which context of it, and which entry of that alone."""
 
     config: str | None = None
     context_name: str | None = None
+    entry: str | None = None
 
     def context(self) -> Context:
         """The context in use. Raises NotFound or InvalidArgument of `ote.client.contexts`."""
@@ -60,7 +61,10 @@ def session() -> Session:
 
 def connected(work: Callable[[Client], Awaitable[T]]) -> T:
     """Runs the work with a client of the context in use."""
-    context = session().context()
+    options = session()
+    context = options.context()
+    if options.entry is not None:
+        context = context.only(options.entry)
 
     async def run() -> T:
         from ote.client.client import Client

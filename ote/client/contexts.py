@@ -52,6 +52,16 @@ class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         return f"Context(name={self.name!r}, entries={self.entries!r})"
 
+    def only(self, entry: str) -> Context:
+        """With one entry alone, by HOST:PORT or by the controller's name. Raises NotFound (ENTRY_NOT_FOUND)."""
+        for one in self.entries:
+            if entry and entry in (one.address, one.server_name.removesuffix(".ote")):
+                return msgspec.structs.replace(self, entries=(one,))
+        known = ", ".join(f"{one.server_name.removesuffix('.ote')} {one.address}".strip() for one in self.entries)
+        raise NotFound(
+            "ENTRY_NOT_FOUND", f"the context {self.name} has no entry {entry!r}; there is: {known or 'none'}"
+        )
+
     def to_yaml(self) -> str:
         """The text of a contexts file with this context alone."""
         return Contexts(current=self.name, contexts=(self,)).to_yaml()

@@ -198,6 +198,27 @@ def test_the_second_entry_is_tried_when_the_first_does_not_answer(root: FakeCont
     assert result.stderr.endswith("; root answers instead, for itself and what is below it\n")
 
 
+def test_an_entry_that_is_asked_for_has_no_other_in_its_place(root: FakeController, tmp_path: Path) -> None:
+    gone = FakeController()
+    address = gone.start()
+    gone.stop()
+    save_contexts(
+        tmp_path / "config.yaml", Contexts("", (Context("x", (Entry(address, "top.ote"), Entry(root.address))),))
+    )
+    ctl = Ctl(tmp_path, [])
+    root.will("ListClusters", cluster_pb2.ListClustersResponse(clusters=[cluster("a")]))
+    for entry in ("top", address):
+        out = ctl("--entry", entry, "cluster", "list")
+        assert (out.exit_code, out.stdout, address in out.stderr) == (5, "", True)
+    out = ctl("--entry", root.address, "cluster", "list", "-o", "name")
+    assert (out.exit_code, out.stdout, out.stderr) == (0, "a\n", "")
+    assert ctl("--entry", "", "cluster", "list").exit_code == 6
+    out = ctl("--entry", "nobody", "cluster", "list")
+    assert (out.exit_code, f"there is: top {address}, {root.address}" in out.stderr) == (6, True)
+    ctl.ok("--entry", root.address, "context", "add-entry", "10.0.0.2:1", "--name", "east")
+    assert len(load_contexts(ctl.config).get().entries) == 3
+
+
 def test_no_entry_answers_is_exit_code_5_and_names_each(tmp_path: Path) -> None:
     out = Ctl(tmp_path, ["127.0.0.1:1", "127.0.0.1:2"])("status")
     assert out.exit_code == 5
