@@ -150,7 +150,9 @@ class StatusReport:
             add("CERTIFICATE_EXPIRING", f"the certificate ends in {left:.0f} s and was not renewed", due)
         self._workload_problems(add)
         self._cluster_problems(found)
-        summed = [problem for problem in (self._silent_shims(), self._elsewhere()) if problem is not None]
+        summed = [
+            problem for problem in (self._clones(), self._silent_shims(), self._elsewhere()) if problem is not None
+        ]
         return [*found[: _MAX_PROBLEMS - len(summed)], *summed]
 
     def _workload_problems(self, add: Callable[[str, str, float, str], None]) -> None:
@@ -180,6 +182,18 @@ class StatusReport:
                 told = f"{entry.name} is below {parent.name}, its home is {home}"
                 away.append((told, entry.name, self.wall(entry.changed_at)))
         return self._as_one("NOT_AT_HOME", away)
+
+    def _clones(self) -> cluster_pb2.Problem | None:
+        """The clusters that ran twice lately, since the later of the two is here, told as one."""
+        registry = self.core.registry
+        names = {name for entry in registry.entries.values() for name in entry.facts.clones}
+        seen = [entry for name in names if (entry := registry.find(name)) is not None]
+        told = (
+            "two processes ran as {0} and one was ended: has its data folder been copied? See 'ote-ctl cluster get {0}'"
+        )
+        return self._as_one(
+            "CLUSTER_CLONED", [(told.format(one.name), one.name, self.wall(one.changed_at)) for one in seen]
+        )
 
     def _silent_shims(self) -> cluster_pb2.Problem | None:
         """The clusters below that can be reached and whose shim does not answer them, told as one."""

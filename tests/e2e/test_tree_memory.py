@@ -116,6 +116,8 @@ async def test_of_two_processes_on_copies_of_one_data_dir_one_ends_and_says_that
         await until_state(client, "edge-1", ONLINE, 5.0)
         assert (await settled(client, request_of("edge-1", NOOP)))["edge-1"].state == SUCCEEDED
         assert stays.running
+        problems = [(one.reason, one.cluster) for one in (await client.status()).problems]
+        assert problems == [("CLUSTER_CLONED", "edge-1")]
 
 
 async def test_a_controller_that_slept_declares_nobody_dead(tree: Tree) -> None:

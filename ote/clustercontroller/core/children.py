@@ -20,7 +20,7 @@ Not here: who may open a link (`welcoming`), whether both ends count the same (`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from ote.clustercontroller.core import effects as fx
@@ -31,7 +31,7 @@ from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.evictions import in_messages
 from ote.clustercontroller.core.records import Self
 from ote.clustercontroller.core.registry import Registry
-from ote.clustercontroller.core.welcoming import EVICTED_TEXT, ParentsView, Welcoming
+from ote.clustercontroller.core.welcoming import CLONED, EVICTED_TEXT, ParentsView, Welcoming
 
 NEVER = float("inf")
 
@@ -39,6 +39,8 @@ _BEAT_PATIENCE = 1.25
 """Heartbeat intervals without a new beat after which the children are told so; a bit late is no reason."""
 _WAITING_LIMIT = 2.0
 """A link that has not attached after so many dead-after intervals is closed."""
+_BEATS = 1.5
+"""Heartbeat intervals after which somebody who has not been heard may have ended unseen."""
 _LEAVING_BEATS = 2.0
 """Heartbeat intervals for which a child that has said goodbye is waited for to be heard of from its new parent."""
 
@@ -91,6 +93,8 @@ class Children:
         self._candidates = Candidates(None, (), None, ())
         self._above: tuple[m.Alternates, str] | None = None
         registry.on_superseded = self._superseded
+        self.on_clone: Callable[[str], None] = lambda name: None
+        """Called with the name of a child of which two processes were seen to run."""
 
     # --- opening a link -------------------------------------------------------------------------------------------
 
@@ -106,6 +110,8 @@ class Children:
             self._ctx.log("info", "child refused", child=peer_name, uid=peer_uid, reason=refused.reason)
             self._ctx.send(link, refused)
             self._ctx.emit(fx.CloseLink(link, refused.reason))
+            if refused.reason == CLONED.reason:
+                self.on_clone(peer_name)
             return refused
         self._replace_waiting(hello.uid)
         opened = _Link(link, hello, self._ctx.now, leaf)
@@ -195,7 +201,14 @@ class Children:
             self._end(old, m.Refused("REPLACED", "newer streams of the same process have taken its place"))
         for old in older:
             if old not in same:
-                self._end(old, m.Refused("CLUSTER_CLONED", "another process has attached with this identity"))
+                self._end_clone(old)
+
+    def _end_clone(self, old: _Link) -> None:
+        """Another process has its place. Where it was heard just now it still ran when that one came."""
+        heard = self._heard.get(old.number)
+        if heard is not None and self._ctx.now - heard <= _BEATS * self._ctx.settings.heartbeat:
+            self.on_clone(old.hello.name)
+        self._end(old, CLONED)
 
     # --- an attached child ----------------------------------------------------------------------------------------
 
@@ -310,7 +323,7 @@ class Children:
         if child is None or away.instance == child.hello.instance:
             return  # It moves, and will say goodbye on this link.
         if away.instance and away.epoch > child.epoch:
-            self._end(child, m.Refused("CLUSTER_CLONED", "another process has attached with this identity"))
+            self._end_clone(child)
         else:
             superseded = f"epoch {away.epoch} is known of {child.hello.name}"
             self._end(child, m.Refused("SUPERSEDED", superseded, epoch=away.epoch))

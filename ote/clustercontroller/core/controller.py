@@ -16,6 +16,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import records as rec
 from ote.clustercontroller.core.candidates import key
 from ote.clustercontroller.core.children import Children
+from ote.clustercontroller.core.clones import Clones
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.evictions import in_messages
 from ote.clustercontroller.core.facts import OwnRecord
@@ -108,7 +109,9 @@ class Controller:
         """The time for which the shell was asked, that may be earlier."""
         self.load = Load(ctx, self.registry, self._publish_status)
         self.registry.on_load_changed = self.load.changed
-        self._parts = (self.parents, self.children, self.target, self.origin, self.load, self.questions)
+        self.clones = Clones(ctx, self._tell_clones)
+        self.children.on_clone = self.clones.seen
+        self._parts = (self.parents, self.children, self.target, self.origin, self.load, self.questions, self.clones)
         """In the order in which they wake: what the origin finds overdue at its start meets a target that is loaded."""
         self._handlers = self._who_handles()
 
@@ -435,6 +438,10 @@ class Controller:
     def _shim_silent(self, event: ev.ShimSilent) -> None:
         if self.own.set_shim_silent(event.since_ms):
             self._own_changed()
+
+    def _tell_clones(self, names: tuple[str, ...]) -> None:
+        self.own.set_clones(names)
+        self.registry.set_own(self.own.record())
 
     def _publish_status(self, cluster_status: bytes, totals: m.Totals) -> None:
         self.own.set_status(cluster_status, totals)

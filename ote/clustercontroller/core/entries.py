@@ -122,6 +122,7 @@ class Sharing:
             changed=self._list(facts.changed),
             draining_since_ms=facts.draining_since_ms,
             shim_silent_since_ms=facts.shim_silent_since_ms,
+            clones=facts.clones,
         )
 
     def _list(self, words: list[str]) -> list[str]:

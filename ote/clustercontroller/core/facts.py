@@ -128,6 +128,10 @@ class OwnRecord:
             self._settings = drains
             self.changed()
 
+    def set_clones(self, names: tuple[str, ...]) -> None:
+        self._settings = replace(self._settings, clones=names)
+        self.changed()
+
     def set_home(self, home: str) -> None:
         """The configured parent as it is known now: by its name, once it has said it."""
         if self._settings.configured_parent != home:

@@ -72,6 +72,7 @@ class Facts:
     changed: list[str] = field(default_factory=list)
     draining_since_ms: int = 0
     shim_silent_since_ms: int = 0
+    clones: tuple[str, ...] = ()
 
 
 class Resources(NamedTuple):

@@ -22,6 +22,7 @@ EVICTED_TEXT = (
     "was evicted from the tree; to join again stop it, remove identity and store.db* from its data directory, "
     "and start it with a new --join-token"
 )
+CLONED = m.Refused("CLUSTER_CLONED", "another process has attached with this identity")
 _RETRY_MS = (300, 1500)
 """Between which somebody who is told BUSY is to try again."""
 
@@ -88,7 +89,7 @@ class Welcoming:
         if known is None and (holder := registry.name_holder(hello.name)) is not None:
             return m.Refused("CLUSTER_NAME_TAKEN", f"{hello.name} is the name of {holder}; evict that one first")
         if registry.was_replaced(hello.uid, hello.instance):
-            return m.Refused("CLUSTER_CLONED", "another process has attached with this identity")
+            return CLONED
         if draining and not hello.last_resort:
             return m.Refused("DRAINING", f"{self._ctx.name} moves its children away")
         if not self._admit():

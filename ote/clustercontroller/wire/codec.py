@@ -82,6 +82,7 @@ def _facts(value: m.Facts | None) -> pb.Facts | None:
         changed=value.changed,
         draining_since_ms=value.draining_since_ms,
         shim_silent_since_ms=value.shim_silent_since_ms,
+        clones=value.clones,
     )
 
 
@@ -102,6 +103,7 @@ def _from_facts(value: pb.Facts) -> m.Facts:
         changed=list(value.changed),
         draining_since_ms=value.draining_since_ms,
         shim_silent_since_ms=value.shim_silent_since_ms,
+        clones=tuple(value.clones),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ote.api.route.v1 import tunnel_pb2
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.clones import MOST_CLONES
 from ote.clustercontroller.lanes import FRAME_BYTES, MAX_ITEM
 from ote.model.errors import InvalidArgument
 from ote.model.names import is_name
@@ -64,6 +65,8 @@ def _check_record(record: m.ClusterRecord) -> None:
         words += [facts.configured_parent, facts.advertise, facts.shim_kind, facts.shim_name, facts.shim_version]
         _check_words(facts.software, facts.journal_id, *words, limit=2 * _MAX_WORD)
         size += sum(map(len, words))
+        if len(facts.clones) > MOST_CLONES or not all(map(is_name, facts.clones)):
+            raise _bad(f"clones below {record.name} that cannot be")
     if record.status is not None:
         size += len(record.status.cluster_status)
         totals = record.status.totals

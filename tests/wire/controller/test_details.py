@@ -93,6 +93,20 @@ async def test_a_shim_that_does_not_answer_shows_from_above_and_is_no_workload_t
     await until(lambda: not entry.facts.shim_silent_since_ms)
 
 
+async def test_a_cluster_that_ran_twice_is_told_of_from_above(line: Tree) -> None:
+    east, root = line.nodes["east"].shell.core, line.nodes["root"].shell.core
+    edge, region = root.registry.find("edge"), root.registry.find("east")
+    assert edge is not None
+    assert region is not None
+    east.clones.seen("edge")
+    await until(lambda: region.facts.clones == ("edge",))
+    answer = await line.admin("root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
+    [problem] = answer.problems
+    assert (problem.reason, problem.cluster) == ("CLUSTER_CLONED", "edge")
+    assert problem.message.startswith("two processes ran as edge and one was ended")
+    assert abs(problem.since.ToSeconds() - time.time()) < 20
+
+
 async def test_problems_say_since_when(line: Tree) -> None:
     east = line.nodes["east"]
     drained = await dispatch(line.admin("root"), "east", command=command_pb2.Command(drain=command_pb2.Drain()))

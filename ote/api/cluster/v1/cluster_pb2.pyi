@@ -946,7 +946,7 @@ class Problem(_message.Message):
     CLUSTER_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Output only. A stable word for programs: DISK, CUT_OFF, NOT_AT_HOME, SHIM_UNAVAILABLE, CERTIFICATE_EXPIRING,
-    WORKLOADS_FAILING, CHILD_OFFLINE, NAME_CONFLICT, DRAINING; or the reason for which a parent refuses the controller.
+    WORKLOADS_FAILING, CHILD_OFFLINE, NAME_CONFLICT, CLUSTER_CLONED, DRAINING; or the reason for which a parent refuses the controller.
     """
     message: _builtins.str
     """Output only. One line for people: what and what next."""

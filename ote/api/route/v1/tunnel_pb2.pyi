@@ -873,6 +873,7 @@ class Facts(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     DRAINING_SINCE_MS_FIELD_NUMBER: _builtins.int
     SHIM_SILENT_SINCE_MS_FIELD_NUMBER: _builtins.int
+    CLONES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Required. Counts the changes, by the cluster itself."""
     configured_parent: _builtins.str
@@ -913,6 +914,10 @@ class Facts(_message.Message):
     def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Labels and tags (with a leading "+" or "-") changed at run time."""
 
+    @_builtins.property
+    def clones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Names of children of which two processes were seen with one identity within the last hour; at most 8."""
+
     def __init__(
         self,
         *,
@@ -931,10 +936,11 @@ class Facts(_message.Message):
         changed: _abc.Iterable[_builtins.str] | None = ...,
         draining_since_ms: _builtins.int = ...,
         shim_silent_since_ms: _builtins.int = ...,
+        clones: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "capabilities", b"capabilities", "changed", b"changed", "configured_parent", b"configured_parent", "draining", b"draining", "draining_since_ms", b"draining_since_ms", "journal_id", b"journal_id", "labels", b"labels", "shim_kind", b"shim_kind", "shim_name", b"shim_name", "shim_silent_since_ms", b"shim_silent_since_ms", "shim_version", b"shim_version", "software", b"software", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise", b"advertise", "capabilities", b"capabilities", "changed", b"changed", "clones", b"clones", "configured_parent", b"configured_parent", "draining", b"draining", "draining_since_ms", b"draining_since_ms", "journal_id", b"journal_id", "labels", b"labels", "shim_kind", b"shim_kind", "shim_name", b"shim_name", "shim_silent_since_ms", b"shim_silent_since_ms", "shim_version", b"shim_version", "software", b"software", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
