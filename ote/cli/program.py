@@ -53,6 +53,11 @@ class Session:
         named = self.context_name or ("" if self.config else os.environ.get("OTE_CONTEXT", ""))
         return contexts.get(named)
 
+    def way_in(self) -> Context:
+        """The context with the entries that may be used. Raises also NotFound (ENTRY_NOT_FOUND)."""
+        context = self.context()
+        return context if self.entry is None else context.only(self.entry)
+
 
 def session() -> Session:
     """The options of the program that runs."""
@@ -61,10 +66,7 @@ def session() -> Session:
 
 def connected(work: Callable[[Client], Awaitable[T]]) -> T:
     """Runs the work with a client of the context in use."""
-    options = session()
-    context = options.context()
-    if options.entry is not None:
-        context = context.only(options.entry)
+    context = session().way_in()
 
     async def run() -> T:
         from ote.client.client import Client

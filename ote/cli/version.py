@@ -40,7 +40,7 @@ def _controller() -> dict[str, str] | None:
     from ote.client.connection import Policy
 
     async def ask() -> dict[str, str]:
-        async with Client(session().context(), policy=Policy(dial=2.0)) as client:
+        async with Client(session().way_in(), policy=Policy(dial=2.0)) as client:
             controller = await client.controller()
             return {"name": controller.name, "version": controller.version}
 

@@ -213,6 +213,8 @@ def test_an_entry_that_is_asked_for_has_no_other_in_its_place(root: FakeControll
     out = ctl("--entry", root.address, "cluster", "list", "-o", "name")
     assert (out.exit_code, out.stdout, out.stderr) == (0, "a\n", "")
     assert ctl("--entry", "", "cluster", "list").exit_code == 6
+    assert json.loads(ctl.ok("--entry", "top", "version", "-o", "json"))["controller"] is None
+    assert json.loads(ctl.ok("version", "-o", "json"))["controller"] is not None
     out = ctl("--entry", "nobody", "cluster", "list")
     assert (out.exit_code, f"there is: top {address}, {root.address}" in out.stderr) == (6, True)
     ctl.ok("--entry", root.address, "context", "add-entry", "10.0.0.2:1", "--name", "east")
