@@ -350,9 +350,19 @@ class Dispatches:
     def target(self, dispatch_id: str, row: TargetRow) -> route_pb2.Target:
         """One target as it is now, with its output."""
         view = views.target(row, self._outputs.get(dispatch_id, row.uid))
-        if row.state in (SENT, RUNNING) and self._core.registry.state(row.uid) in (OFFLINE, AWAY):
+        if row.state not in (SENT, RUNNING):
+            return view
+        if self._core.registry.state(row.uid) in (OFFLINE, AWAY):
             view.message = "went away after it was sent; how it ended is asked for when it is back"
+        elif self._waits_for_shim(dispatch_id, row.uid):
+            view.message = "waits: the shim does not answer"
         return view
+
+    def _waits_for_shim(self, dispatch_id: str, uid: str) -> bool:
+        dispatch, cluster = self._core.origin.dispatch(dispatch_id), self._core.registry.get(uid)
+        if dispatch is None or cluster is None or dispatch.row.command in CONTROLLER_COMMANDS:
+            return False
+        return cluster.facts.shim_silent_since_ms > 0
 
     # --- looking up -----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
+from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.rpc.errors import from_rpc_error
 from tests.wire.controller.tree import Tree, attached, dispatch, refused, until
@@ -53,6 +54,32 @@ async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+
+
+async def test_a_watch_is_told_that_a_command_waits_for_a_shim_that_does_not_answer(tree: Tree) -> None:
+    await tree.start("root")
+    edge = await tree.start("edge", "root", children=False, shim=f"unix:{tree.folder}/nobody")
+    stubs, registry = tree.admin("root"), tree.nodes["root"].shell.core.registry
+    await until(lambda: (entry := registry.find("edge")) is not None and bool(entry.facts.journal_id))
+    apply = _noop("edge")
+    apply.command.CopyFrom(command_pb2.Command(apply=command_pb2.Apply(manifests=b"{}")))
+    said: list[tuple[str, str]] = []
+
+    async def watch() -> None:
+        async for event in stubs.routes.Dispatch(apply):
+            for target in [*event.accepted.targets, *event.changed.targets]:
+                said.append((route_pb2.TargetState.Name(target.state), target.message))
+
+    watching = asyncio.create_task(watch())
+    try:
+        await until(lambda: bool(said) and said[-1] == ("TARGET_STATE_SENT", ""))
+        edge.shell.post(ev.ShimSilent(1_000))
+        await until(lambda: said[-1] == ("TARGET_STATE_SENT", "waits: the shim does not answer"))
+        edge.shell.post(ev.ShimUp("memory", "shim", "1", ["get"], "i1", True, 1000))
+        await until(lambda: said[-1][1] != "waits: the shim does not answer")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_names_that_nobody_has_are_told(tree: Tree) -> None:
