@@ -255,12 +255,16 @@ class Connection:
 
     async def _dial_patiently(self) -> Link:
         until = time.monotonic() + self._policy.patience
+        told = False
         for delay in self._policy.delays():
             try:
                 return await self._dial_all()
-            except Unavailable:
+            except Unavailable as error:
                 if time.monotonic() + delay > until:
                     raise
+                if self._warn is not None and not told:
+                    told = True
+                    self._warn(f"{error.message}; dialling again for {self._policy.patience:g} s")
             await asyncio.sleep(delay)
         raise AssertionError("delays never end")
 

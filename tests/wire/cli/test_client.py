@@ -58,7 +58,9 @@ async def test_a_controller_that_dies_is_replaced_by_the_next_entry_and_that_is_
 
 
 async def test_a_lost_controller_is_dialled_again_while_patience_lasts(root: FakeController) -> None:
-    async with client_of(root, policy=Policy(patience=5, base=0.05, cap=0.1)) as client:
+    told: list[str] = []
+    policy = Policy(patience=5, base=0.05, cap=0.1)
+    async with client_of(root, policy=policy, warn=told.append) as client:
         await client.controller()
         root.stop()
         root.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse())
@@ -66,6 +68,9 @@ async def test_a_lost_controller_is_dialled_again_while_patience_lasts(root: Fak
         await asyncio.sleep(0.3)
         await asyncio.to_thread(root.start, root.address)
         await call
+    [warning] = told
+    assert warning.startswith(root.address)
+    assert warning.endswith("dialling again for 5 s")
 
 
 async def test_patience_ends(root: FakeController) -> None:
