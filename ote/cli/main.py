@@ -56,7 +56,7 @@ def cli(ctx: click.Context, config: str | None, context_name: str | None, entry:
       6  not found; the selector matches nothing
 
     A controller that does not answer at first is given up after 5 s, one that falls silent, also under a watch, after
-    7 s; the next entry of the context is asked then.
+    13 s; the next entry of the context is asked then.
 
     \b
     Example:

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
 """An output of a read is up to 16 MiB, and an answer may carry several."""
-WATCHFUL = (("grpc.keepalive_time_ms", 3_000), ("grpc.http2.ping_timeout_ms", 4_000))
-"""While calls wait: a controller from which nothing comes, not even the answer to a ping, is lost after 7 s.
-Controllers allow so many pings (`ote.rpc.server`), servers of others may not. Without the second gRPC gives it a
-minute."""
+WATCHFUL = (("grpc.keepalive_time_ms", 3_000), ("grpc.http2.ping_timeout_ms", 10_000))
+"""While calls wait: a controller from which nothing comes, not even the answer to a ping, is lost after 13 s. On a link
+of 64 kbit/s that answer waits some 8 s for what was sent before. Controllers allow so many pings (`ote.rpc.server`),
+servers of others may not. Without the second option gRPC gives it a minute."""
 
 _LOST = frozenset({"CONNECTION_FAILED", "TLS_FAILED", "SHUTTING_DOWN", "CANCELLED"})
 """CANCELLED is how gRPC tells that a server stopped under a call; a cancellation of ours is no answer at all."""

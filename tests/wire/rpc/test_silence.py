@@ -57,7 +57,8 @@ class Wire:
 
 async def test_a_server_that_falls_silent_is_lost_within_seconds(serve: Serve) -> None:
     wire = Wire(await serve(no_news))
-    async with open_channel(await wire.start(), options=WATCHFUL) as channel:
+    hasty = [(name, ms // 5) for name, ms in WATCHFUL]
+    async with open_channel(await wire.start(), options=hasty) as channel:
         call = asyncio.create_task(_probe(route_pb2_grpc.RouteServiceStub(channel)))
         await asyncio.sleep(0.3)
         wire.cut = True
@@ -73,7 +74,7 @@ async def test_a_server_without_news_allows_that_it_is_asked_whether_it_lives(se
     eager = (("grpc.keepalive_time_ms", 1_100), *WATCHFUL[1:])
     async with open_channel(await serve(no_news), options=eager) as channel:
         call = asyncio.create_task(_probe(route_pb2_grpc.RouteServiceStub(channel)))
-        done, _ = await asyncio.wait((call,), timeout=7)
+        done, _ = await asyncio.wait((call,), timeout=5)
         assert not done
         call.cancel()
 
