@@ -361,11 +361,12 @@ async def test_a_region_cannot_bring_or_fetch_in_the_name_of_another_by_a_certif
     header = route_pb2.OutputHeader(
         origin_uid=three.uid("root"), dispatch_id=dispatch_id, target_uid=three.uid("w1"), size=3
     )
+    assert (await refused(forged.routes.PushOutput().read())).reason == "KEY_MISMATCH"
     push = forged.routes.PushOutput()
-    await push.write(route_pb2.PushOutputRequest(header=header))
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await push.write(route_pb2.PushOutputRequest(header=header))
         await push.write(route_pb2.PushOutputRequest(data=b"lie"))
-    assert (await refused(push.read())).reason == "KEY_MISMATCH"
+        await push.read()
     assert root.outputs.get(dispatch_id, three.uid("w1")) == b""
     fetch = forged.routes.FetchPieces()
     assert (await refused(fetch.read())).reason == "KEY_MISMATCH"
