@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,53 +92,46 @@ class Events(list[ev.Event]):
         return found[0]
 
 
-async def test_a_command_that_runs_while_the_shim_ends_its_status_is_told_as_lost() -> None:
-    shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
+@asynccontextmanager
+async def linked(shim: EndsItsStatus, events: Events, bodies: Nobody) -> AsyncIterator[tuple[Server, ShimLink]]:
+    """A served shim, and a link to it that posts to `events`."""
     server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
     server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
     address = await server.start()
-    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
+    link = ShimLink(lambda: open_channel(address), events.append, bodies, bodies)
     running = asyncio.create_task(link.run())
     try:
+        yield server, link
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop(0.1)
+
+
+async def test_a_command_that_runs_while_the_shim_ends_its_status_is_told_as_lost() -> None:
+    shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
+    async with linked(shim, events, nobody) as (_, link):
         await events.one(ev.ShimUp)
         link.execute(fx.Execute("origin/1", "apply", True, b"", None, 0, []))
         await events.one(ev.ShimProgress)
         shim.status_ends.set()
         assert (await events.one(ev.ShimLost)).key == "origin/1"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await server.stop(0.1)
 
 
 async def test_a_command_that_cannot_be_read_fails_and_holds_up_nothing() -> None:
     shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
-    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
-    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
-    address = await server.start()
-    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
-    running = asyncio.create_task(link.run())
-    try:
+    async with linked(shim, events, nobody) as (_, link):
         await events.one(ev.ShimUp)
         link.execute(fx.Execute("origin/1", "apply", True, b"\xff garbage", None, 0, []))
         ended = await events.one(ev.ShimResult)
         assert (ended.key, ended.state) == ("origin/1", "FAILED")
         assert command_pb2.Result.FromString(ended.body).reason == "INVALID_COMMAND"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await server.stop(0.1)
 
 
 async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shimlink, "_INFO_TIMEOUT", 0.2)
     shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
-    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
-    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
-    address = await server.start()
-    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
-    running = asyncio.create_task(link.run())
-    try:
+    async with linked(shim, events, nobody) as (server, link):
         assert (await events.one(ev.ShimStatus)).totals.clusters_ready == 1
         events.clear()
         await server.stop(0.1)
@@ -146,30 +140,17 @@ async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: p
         silent = await events.one(ev.ShimSilent)
         assert abs(silent.since_ms / 1000 - link.failed_at) < 0.01
         assert shim_pb2.ClusterStatus.FromString(lost.cluster_status).message == "the shim does not answer"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await server.stop(0.1)
 
 
 async def test_a_read_that_is_cancelled_loses_its_call_and_leaves_nothing_to_be_remembered() -> None:
     shim, events, nobody = Silent(), Events(), Nobody()
-    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
-    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
-    address = await server.start()
-    link = ShimLink(lambda: open_channel(address), events.append, nobody, nobody)
-    running = asyncio.create_task(link.run())
-    try:
+    async with linked(shim, events, nobody) as (_, link):
         await events.one(ev.ShimUp)
         link.execute(fx.Execute("origin/1", "get", False, b"", None, 0, []))
         await until(lambda: "Execute" in shim.seen)
         link.cancel("origin/1")
         await until(lambda: "lost" in shim.seen)
         assert shim.seen == ["Execute", "lost"]
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await server.stop(0.1)
 
 
 async def test_a_payload_comes_from_the_new_parent_when_the_old_one_is_left(tmp_path: Path) -> None:
@@ -249,13 +230,8 @@ async def test_cancel_and_execute_reach_the_shim_in_the_order_in_which_they_were
     file.write_bytes(command.SerializeToString())
     payload = m.Payload(b"s" * 32, file.stat().st_size, [])
     shim, events, bodies = Silent(), Events(), OneBody(file)
-    server = Server("127.0.0.1:0", interceptors=[ErrorInterceptor()])
-    server.add(shim_pb2_grpc.add_ShimServiceServicer_to_server, shim, "ote.api.shim.v1.ShimService")
-    address = await server.start()
-    link = ShimLink(lambda: open_channel(address), events.append, bodies, bodies)
-    running = asyncio.create_task(link.run())
     put = ["PutPayload"] if size > 1024 * 1024 else []
-    try:
+    async with linked(shim, events, bodies) as (_, link):
         await events.one(ev.ShimUp)
         link.execute(fx.Execute("origin/1", "apply", True, None, payload, 0, []))
         link.cancel("origin/1")
@@ -266,7 +242,3 @@ async def test_cancel_and_execute_reach_the_shim_in_the_order_in_which_they_were
         link.execute(fx.Execute("origin/2", "apply", True, None, payload, 0, []))
         await until(lambda: "Execute" in shim.seen)
         assert shim.seen == ["Cancel", *put, "Execute"]
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await server.stop(0.1)
