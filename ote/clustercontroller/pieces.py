@@ -40,6 +40,14 @@ class Folder(Protocol):
     def path(self, payload: m.Payload) -> Path: ...
 
 
+class _Hold:
+    """One wish for a piece by somebody, until it is let go."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self.has_room = False
+
+
 class Pieces:
     """All pieces that one controller has in memory."""
 
@@ -51,9 +59,10 @@ class Pieces:
         self._by_link: dict[int, set[bytes]] = {}
         self._loaded: OrderedDict[bytes, bytes] = OrderedDict()
         self._loading: dict[bytes, asyncio.Task[bytes]] = {}
-        self._held: Counter[bytes] = Counter()
-        self._holding: Counter[str] = Counter()
-        """Pieces held, by who holds them."""
+        self._holds: dict[bytes, set[_Hold]] = {}
+        """Who wants or has each piece."""
+        self._having: Counter[str] = Counter()
+        """Pieces that there was room for, by who holds them."""
         self._bytes = 0
         self._room = asyncio.Event()
         self._log = structlog.get_logger("ote.clustercontroller.pieces")
@@ -95,20 +104,26 @@ class Pieces:
 
     @contextlib.asynccontextmanager
     async def held(self, payload: m.Payload, index: int, by: str = "") -> AsyncIterator[bytes]:
-        """One piece, from here or from above, in memory as long as the block lasts. Whoever holds another already
-        waits while there is no room. Errors: Unavailable (PIECE_NOT_HERE_YET), InvalidArgument (BAD_PAYLOAD)."""
+        """One piece, from here or from above, in memory as long as the block lasts. It waits while there is no room,
+        unless somebody wants it who has no other. Errors: Unavailable (PIECE_NOT_HERE_YET), InvalidArgument."""
         if not 0 <= index < len(payload.pieces):
             raise InvalidArgument("BAD_PAYLOAD", f"the payload has no piece {index}")
         sha256 = payload.pieces[index]
-        self._held[sha256] += 1
-        self._holding[by] += 1
+        hold = _Hold(by)
+        self._holds.setdefault(sha256, set()).add(hold)
+        self._room.set()
         try:
-            yield await self._get(payload, index, patient=self._holding[by] > 1)
+            piece = await self._get(payload, index)
+            self._has_room(hold)
+            yield piece
         finally:
-            _less(self._holding, by)
-            _less(self._held, sha256)
-            if sha256 not in self._held:
+            self._holds[sha256].discard(hold)
+            if not self._holds[sha256]:
+                del self._holds[sha256]
                 self._let_go(sha256, keep=payload.sha256 in self._serving and not self._folder.has(payload))
+            if hold.has_room:
+                _less(self._having, by)
+            self._room.set()
 
     async def stop(self) -> None:
         """End what is on its way here."""
@@ -118,7 +133,7 @@ class Pieces:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._uplink.stop()
 
-    async def _get(self, payload: m.Payload, index: int, *, patient: bool) -> bytes:
+    async def _get(self, payload: m.Payload, index: int) -> bytes:
         sha256 = payload.pieces[index]
         loaded = self._loaded.get(sha256)
         if loaded is not None:
@@ -126,17 +141,19 @@ class Pieces:
             return loaded
         loading = self._loading.get(sha256)
         if loading is None:
-            loading = asyncio.create_task(self._load(payload, index, patient=patient), name="fetch piece")
+            loading = asyncio.create_task(self._load(payload, index), name="fetch piece")
             self._loading[sha256] = loading
             loading.add_done_callback(lambda task: self._done(sha256, task))
         return await asyncio.shield(loading)
 
-    async def _load(self, payload: m.Payload, index: int, *, patient: bool) -> bytes:
-        size = min(PIECE, payload.size - index * PIECE)
-        while not self._make_room(size) and patient:
+    async def _load(self, payload: m.Payload, index: int) -> bytes:
+        sha256, size = payload.pieces[index], min(PIECE, payload.size - index * PIECE)
+        while not self._make_room(size) and all(self._having[hold.by] for hold in self._holds[sha256]):
             self._room.clear()
             await self._room.wait()
         self._bytes += size
+        for hold in self._holds[sha256]:
+            self._has_room(hold)
         try:
             if self._folder.has(payload):
                 data = await asyncio.to_thread(_read, self._folder.path(payload), index)
@@ -145,7 +162,7 @@ class Pieces:
         except BaseException:
             self._gone(size)
             raise
-        self._loaded[payload.pieces[index]] = data
+        self._loaded[sha256] = data
         return data
 
     async def _from_above(self, payload: m.Payload, index: int, size: int) -> bytes:
@@ -172,20 +189,23 @@ class Pieces:
     def _done(self, sha256: bytes, task: asyncio.Task[bytes]) -> None:
         if self._loading.get(sha256) is task:
             del self._loading[sha256]
-        if not task.cancelled() and task.exception() is None and sha256 not in self._held:
+        if not task.cancelled() and task.exception() is None and sha256 not in self._holds:
             self._let_go(sha256, keep=False)
 
     def _let_go(self, sha256: bytes, *, keep: bool) -> None:
         """Nobody holds it any more."""
         if sha256 in self._loading:
             self._loading.pop(sha256).cancel()
-        elif keep:
-            self._room.set()
-        elif sha256 in self._loaded:
+        elif sha256 in self._loaded and not keep:
             self._gone(len(self._loaded.pop(sha256)))
 
+    def _has_room(self, hold: _Hold) -> None:
+        if not hold.has_room:
+            hold.has_room = True
+            self._having[hold.by] += 1
+
     def _make_room(self, size: int) -> bool:
-        for sha256 in [sha256 for sha256 in self._loaded if sha256 not in self._held]:
+        for sha256 in [sha256 for sha256 in self._loaded if sha256 not in self._holds]:
             if self._bytes + size <= _MEMORY:
                 break
             self._gone(len(self._loaded.pop(sha256)))
