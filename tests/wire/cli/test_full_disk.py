@@ -23,13 +23,16 @@ from tests.wire.cli.fake import FakeController
 
 @contextmanager
 def files_end_at(size: int) -> Iterator[None]:
-    """No file grows beyond so many bytes, whatever it is."""
+    """No file grows beyond so many bytes, whatever it is. What Python compiles meanwhile it keeps to itself: it would
+    leave the first bytes of it in the checkout, where every other process fails on them."""
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = before
 
 
 @pytest.fixture
