@@ -20,27 +20,25 @@ from ote.client.client import Client
 from ote.client.connection import Policy
 from ote.client.contexts import load_contexts
 from ote.model.errors import DeadlineExceeded, Internal, OteError
+from ote.rpc.address import reserve
 
 _START_TIMEOUT = 20.0
 _STOP_TIMEOUT = 15.0
 _POLL = 0.05
 
 
-def free_address() -> str:
-    """A loopback address that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 @dataclass(slots=True)
 class Node:
-    """One controller: its folder, its address, and its process while it runs."""
+    """One controller: its folder, its address, and its process while it runs.
+
+    held: the socket that keeps its port for it, also while it does not run.
+    """
 
     name: str
     data_dir: Path
     address: str
-    arguments: list[str]
+    held: socket.socket
+    arguments: list[str] = field(default_factory=list)
     shim: str = "none"
     process: asyncio.subprocess.Process | None = None
 
@@ -64,7 +62,7 @@ class LocalTree:
 
     async def start_root(self, name: str = "root", *options: str) -> Node:
         """Found a tree."""
-        node = self._add(name, free_address(), [*options])
+        node = self._add(Node(name, self.folder / name, *reserve("127.0.0.1"), [*options]))
         await self.start(name)
         return node
 
@@ -74,11 +72,11 @@ class LocalTree:
         """Start a new member below `parent`; a token of the root's is made for it where none is given."""
         if not token:
             token = await self.token(name, children=children)
-        address = free_address()
+        address, held = reserve("127.0.0.1")
         extra = ["--parent", self.nodes[parent].address, "--join-token", token, "--shim", shim, *options]
         if children:
             extra += ["--advertise", address]
-        node = self._add(name, address, extra, shim)
+        node = self._add(Node(name, self.folder / name, address, held, extra, shim))
         await self.start(name)
         return node
 
@@ -150,6 +148,7 @@ class LocalTree:
         for name in self.nodes:
             self.kill(name)
             await self.wait(name)
+            self.nodes[name].held.close()
         await asyncio.gather(*(self._stop_pods(node) for node in self.nodes.values()))
 
     async def _stop_pods(self, node: Node) -> None:
@@ -161,9 +160,10 @@ class LocalTree:
         )
         await process.wait()
 
-    def _add(self, name: str, address: str, arguments: list[str], shim: str = "none") -> Node:
-        node = Node(name, self.folder / name, address, arguments, shim)
-        self.nodes[name] = node
+    def _add(self, node: Node) -> Node:
+        if node.name in self.nodes:
+            self.nodes[node.name].held.close()
+        self.nodes[node.name] = node
         return node
 
 

@@ -38,7 +38,7 @@ from ote.clustercontroller.settings import Settings
 from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.shimlink import NoShim, ShimLink
 from ote.clustercontroller.shimserving import BUILT_IN, BuiltInShim, StartShim, served, shim_channel
-from ote.clustercontroller.starting import address_for_children, become_member, bindable, check_facts, own_folder
+from ote.clustercontroller.starting import address_for_children, become_member, check_facts, own_folder, reserved
 from ote.clustercontroller.status import StatusReport
 from ote.clustercontroller.trust import Tree, TrustServicer
 from ote.clustercontroller.tunnel import ParentLink
@@ -90,7 +90,7 @@ class Node:
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self.settings
         check_facts(settings)
-        self.address = bindable(settings.listen)
+        self.address = resources.enter_context(reserved(settings.listen))
         resources.enter_context(own_folder(settings.data_dir))
         self.membership = await become_member(settings)
         store = Store.open(settings.data_dir / "store.db", tables=ALL_TABLES)

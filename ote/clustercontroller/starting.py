@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -20,7 +19,7 @@ from ote.clustercontroller.settings import Settings
 from ote.model.errors import FailedPrecondition, InvalidArgument
 from ote.model.names import check_label_key, check_label_value, check_name, check_tag
 from ote.pki import apart
-from ote.rpc.address import join_host_port, split_host_port
+from ote.rpc.address import reserve, split_host_port
 
 _log = structlog.get_logger("ote.clustercontroller")
 
@@ -34,17 +33,15 @@ def check_facts(settings: Settings) -> None:
         check_tag(tag)
 
 
-def bindable(address: str) -> str:
-    """The address, with a free port instead of 0, if it can be listened on. Errors: FailedPrecondition."""
-    host, port = split_host_port(address)
+@contextlib.contextmanager
+def reserved(address: str) -> Iterator[str]:
+    """The address, with a free port instead of 0, kept from others. Errors: FailedPrecondition (ADDRESS_NOT_USABLE)."""
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-            return join_host_port(host, probe.getsockname()[1])
+        bound, held = reserve(*split_host_port(address))
     except OSError as error:
         raise FailedPrecondition("ADDRESS_NOT_USABLE", f"cannot listen on {address}: {error.strerror}") from None
+    with held:
+        yield bound
 
 
 @contextlib.contextmanager

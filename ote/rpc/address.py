@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import sys
 
 from ote.config.values import split_host_port as split_host_port
 from ote.model.errors import InvalidArgument
@@ -31,6 +33,27 @@ def socket_path(address: str) -> str:
 def join_host_port(host: str, port: int) -> str:
     """HOST:PORT, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reserve(host: str, port: int = 0) -> tuple[str, socket.socket]:
+    """The address, with a free port instead of 0, and the socket that holds it until it is closed.
+
+    The socket is bound and never listens: so the kernel gives its port to nobody else, neither to who asks for any port
+    nor to who connects, and lets a server with SO_REUSEADDR listen beside it. Only Linux does; elsewhere the socket is
+    closed already, and the port was free a moment ago. Raises OSError when the address cannot be listened on.
+    """
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    held = socket.socket(family)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(where)
+        bound = held.getsockname()[1]
+    except OSError:
+        held.close()
+        raise
+    if sys.platform != "linux":
+        held.close()
+    return join_host_port(host, bound), held
 
 
 def is_local(address: str) -> bool:

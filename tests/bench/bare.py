@@ -18,8 +18,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from ote.apps.localtree import free_address
 from ote.pki import Authority, csr, new_key
+from ote.rpc.address import reserve
 from ote.rpc.tls import TlsIdentity, channel_credentials
 from tests.bench.processes import Process
 
@@ -50,13 +50,15 @@ class Bare:
 @contextlib.asynccontextmanager
 async def bare_server(folder: Path) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
     """The server's process and a channel to it."""
-    address = free_address()
+    address, held = reserve("127.0.0.1")
     identity = _certificates(folder)
-    async with Process.run("tests.bench.server", str(folder), address) as process:
-        options = (("grpc.ssl_target_name_override", _NAME), ("grpc.use_local_subchannel_pool", 1))
-        async with grpc.aio.secure_channel(address, channel_credentials(identity), options=options) as channel:
-            await unary_of(channel)(b"", wait_for_ready=True, timeout=10)
-            yield process, channel
+    with held:
+        async with Process.run("tests.bench.server", str(folder), address) as process:
+            options = (("grpc.ssl_target_name_override", _NAME), ("grpc.use_local_subchannel_pool", 1))
+            credentials = channel_credentials(identity)
+            async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+                await unary_of(channel)(b"", wait_for_ready=True, timeout=10)
+                yield process, channel
 
 
 def unary_of(channel: grpc.aio.Channel) -> Any:

@@ -7,7 +7,6 @@ one of them gets, as `heartbeat=300ms`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -15,14 +14,12 @@ from typing import NoReturn
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.settings import Settings
 from ote.config.load import load
-from ote.model.errors import FailedPrecondition
 from ote.pki import apart
 from ote.runtime.main import run_main, stop_on_signals
 from ote.telemetry.logs import set_up_logs
 from ote.telemetry.metrics import Metrics
 
 _AT_ONCE = 8
-_TRIES = 5
 
 
 async def serve(folder: Path, parent: str, token: str, count: int, flags: dict[str, str]) -> int:
@@ -37,12 +34,9 @@ async def serve(folder: Path, parent: str, token: str, count: int, flags: dict[s
         own = {"name": name, "data_dir": str(folder / name), "listen": "127.0.0.1:0", "parent": parent}
         settings = load(Settings, file=None, env={}, flags={**own, "join_token": token, **flags})
         async with turns:
-            for _ in range(_TRIES):
-                node = Node(settings, Metrics(process=False), _no_shim)
-                with contextlib.suppress(FailedPrecondition):  # its free port was taken by another a moment later
-                    await node.start()
-                    return node
-        raise AssertionError(f"{name} finds no port")
+            node = Node(settings, Metrics(process=False), _no_shim)
+            await node.start()
+            return node
 
     nodes = await asyncio.gather(*(start(number + 1) for number in range(count)))
     await stopping.wait()

@@ -22,9 +22,10 @@ from typing import Any
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
-from ote.apps.localtree import LocalTree, Node, free_address, tail, until_online
+from ote.apps.localtree import LocalTree, Node, tail, until_online
 from ote.client.client import Client, new_dispatch_id
 from ote.model.errors import OteError
+from ote.rpc.address import reserve
 from tests.e2e.counting_shim import Effect, read_effects
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ class Tree(LocalTree):
     def add_copy(self, name: str, copy: str) -> Node:
         """Another controller on a copy of the data of one that does not run."""
         original = self.nodes[name]
-        node = Node(name, self.folder / copy, free_address(), [], original.shim)
+        node = Node(name, self.folder / copy, *reserve("127.0.0.1"), shim=original.shim)
         shutil.copytree(original.data_dir, node.data_dir, ignore=shutil.ignore_patterns("*.sock"))
         self.nodes[copy] = node
         return node
