@@ -28,7 +28,8 @@ from ote.rpc.errors import LOST_ANSWER
 
 CALL_SECONDS = 20.0
 PIECE_BYTES = 262_144
-PUT_ATTEMPTS = 10
+PUT_PAUSES = (0.0, 0.02, 0.1, 0.5, 2.0)
+"""Seconds after each piece, attempt by attempt."""
 _RESTARTED_SECONDS = 30.0
 
 DEADLINE_CODES = ("DEADLINE_EXCEEDED", "CANCELLED")
@@ -108,6 +109,14 @@ def ending_of(error: grpc.aio.AioRpcError) -> Ending:
                 if detail.Unpack(info):
                     reason = info.reason
     return Ending(error.code().name, error.details() or "", reason)
+
+
+async def _slowly(
+    parts: Iterable[shim_pb2.PutPayloadRequest], pause: float
+) -> AsyncGenerator[shim_pb2.PutPayloadRequest, None]:
+    for part in parts:
+        yield part
+        await asyncio.sleep(pause)
 
 
 def payload_ref(data: bytes) -> command_pb2.PayloadRef:
@@ -361,16 +370,20 @@ class Probe:
         return Ending("OK"), response
 
     async def put(self, ref: command_pb2.PayloadRef | None, pieces: Sequence[bytes]) -> Ending:
-        """Put a payload under this name, in these pieces; None sends no name."""
+        """Put a payload under this name, in these pieces; None sends no name.
+
+        grpc.aio may lose why a shim refused what was still being written. PutPayload may be made again: then more
+        slowly, so that a refusal is heard before the next piece is written.
+        """
         parts = [] if ref is None else [shim_pb2.PutPayloadRequest(payload=ref)]
         parts += [shim_pb2.PutPayloadRequest(data=piece) for piece in pieces]
         ending = Ending("OK")
-        for _ in range(PUT_ATTEMPTS):
+        for pause in PUT_PAUSES:
             try:
-                await self.stub.PutPayload(iter(parts), timeout=CALL_SECONDS)
+                await self.stub.PutPayload(_slowly(parts, pause), timeout=CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
                 ending = ending_of(error)
-                if ending.message == LOST_ANSWER:  # made again, which PutPayload allows
+                if ending.message == LOST_ANSWER:
                     continue
                 return ending
             return Ending("OK")
