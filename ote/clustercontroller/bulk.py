@@ -190,7 +190,8 @@ class Window:
 class Uplink:
     """The way up: the connection to whoever is the parent now, with the window of its bulk.
 
-    `channel` is that connection, None while there is none; `ping` asks the parent something small on the tunnel.
+    `channel` is that connection, None while there is none; `ping` asks the parent something small on the tunnel;
+    `is_top`: there is no parent, and there will be none.
     """
 
     def __init__(
@@ -198,7 +199,9 @@ class Uplink:
         channel: Callable[[], grpc.aio.Channel | None],
         ping: Callable[[], Awaitable[None]],
         traffic: Traffic | None = None,
+        is_top: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.is_top = is_top
         self.traffic = traffic or Traffic()
         self._channel = channel
         self._ping = ping

@@ -194,7 +194,9 @@ class Node:
         tables = load_tables(store)
         core = make_core(settings, self.membership, tables, self.advertise, self._clock)
         self.shell = Shell(core, store, self._clock, self.membership)
-        self.uplink = Uplink(self._parent_channel, self._ping_parent, self.shell.budget.traffic)
+        self.uplink = Uplink(
+            self._parent_channel, self._ping_parent, self.shell.budget.traffic, lambda: core.parents.is_root
+        )
         self.payloads = Payloads(settings.data_dir / "payloads", self.shell.post, self.uplink)
         self.outputs = Outputs(lambda: core.ctx.uid, self.uplink)
         for key_, journal in tables["journal"].items():

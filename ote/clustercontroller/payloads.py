@@ -25,7 +25,7 @@ from ote.clustercontroller.bulk import PIECE, Uplink
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.pieces import Pieces
-from ote.model.errors import InvalidArgument, OteError, ResourceExhausted
+from ote.model.errors import InvalidArgument, NotFound, OteError, ResourceExhausted
 from ote.pki import write_private
 
 MAX_PAYLOAD = 16 * 1024 * 1024 + 4096
@@ -69,7 +69,15 @@ class Payloads:
         return self._folder / payload.sha256.hex()
 
     def has(self, payload: m.Payload) -> bool:
-        return self.path(payload).is_file()
+        """Whether all of it is here."""
+        try:
+            return self.path(payload).stat().st_size == payload.size
+        except FileNotFoundError:
+            return False
+
+    def belongs_here(self, payload: m.Payload) -> bool:
+        """Whether a dispatch of this controller names it: then nobody above has it, if it is not here."""
+        return any("/" not in key for key in self._holders.get(payload.sha256, ()))
 
     def serve(self, link: int, payload: m.Payload) -> None:
         """Children on `link` may fetch this payload here."""
@@ -78,7 +86,8 @@ class Payloads:
     # --- who needs what -------------------------------------------------------------------------------------------
 
     def hold(self, key: str, payload: m.Payload) -> None:
-        """Keep a payload for `key`, until `drop`."""
+        """Keep a payload until `drop`. `key` is the id of a dispatch of this controller, or ORIGIN/ID where it is a
+        target."""
         self._release(key)
         self._keys[key] = payload.sha256
         self._holders.setdefault(payload.sha256, set()).add(key)
@@ -193,8 +202,10 @@ class Payloads:
         if failure is not None and not isinstance(failure, OteError):
             self._log.error("payload not fetched", keys=sorted(coming.keys), exc_info=failure)
         for key in coming.keys & self._keys.keys():
-            event = ev.PayloadReady(key) if failure is None else ev.PayloadFailed(key, str(failure), final)
-            self._post(event)
+            if failure is None:
+                self._post(ev.PayloadReady(key))
+            else:
+                self._post(ev.PayloadFailed(key, str(failure), final, absent=isinstance(failure, NotFound)))
 
     async def _fetch(self, payload: m.Payload) -> None:
         check(payload)

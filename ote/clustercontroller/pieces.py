@@ -37,6 +37,8 @@ class Folder(Protocol):
 
     def has(self, payload: m.Payload) -> bool: ...
 
+    def belongs_here(self, payload: m.Payload) -> bool: ...
+
     def path(self, payload: m.Payload) -> Path: ...
 
 
@@ -105,7 +107,8 @@ class Pieces:
     @contextlib.asynccontextmanager
     async def held(self, payload: m.Payload, index: int, by: str = "") -> AsyncIterator[bytes]:
         """One piece, from here or from above, in memory as long as the block lasts. It waits while there is no room,
-        unless somebody wants it who has no other. Errors: Unavailable (PIECE_NOT_HERE_YET), InvalidArgument."""
+        unless somebody wants it who has no other. Errors: Unavailable (PIECE_NOT_HERE_YET), InvalidArgument
+        (BAD_PAYLOAD), NotFound (PAYLOAD_UNKNOWN, PAYLOAD_MISSING)."""
         if not 0 <= index < len(payload.pieces):
             raise InvalidArgument("BAD_PAYLOAD", f"the payload has no piece {index}")
         sha256 = payload.pieces[index]
@@ -166,7 +169,7 @@ class Pieces:
         return data
 
     async def _from_above(self, payload: m.Payload, index: int, size: int) -> bytes:
-        """Fetch one piece from the parent; try again while the path moves."""
+        """Fetch one piece from the parent; try again while the path moves, but not where somebody has not got it."""
         traffic = self._uplink.traffic
         for _ in range(RETRIES):
             if (up := self._uplink.now()) is not None:
@@ -174,6 +177,8 @@ class Pieces:
                 try:
                     with window.share(size) as share, traffic.bulk(), translated():
                         data = await fetch_piece(channel, payload, index, share)
+                except NotFound:
+                    raise
                 except OteError as error:
                     self._log.debug("piece not fetched", reason=error.reason, error=error.message)
                 else:
@@ -181,6 +186,8 @@ class Pieces:
                     if len(data) != size or hashlib.sha256(data).digest() != payload.pieces[index]:
                         raise InvalidArgument("BAD_PAYLOAD", "a piece does not have its hash")
                     return data
+            elif self._uplink.is_top() or self._folder.belongs_here(payload):
+                raise NotFound("PAYLOAD_MISSING", "no controller has the command's payload any more; send it again")
             await asyncio.sleep(RETRY_DELAY)
         raise Unavailable("PIECE_NOT_HERE_YET", "the piece cannot be fetched now; try again", retry_after=2.0)
 

@@ -45,6 +45,8 @@ _LAZY = 0.02
 """Seconds for which writes wait that nobody waits for, but the acknowledgement of a result: they go with the next
 commit that somebody waits for, if one comes so soon, and do not stand in its way."""
 
+_OUTCOMES = {name.removeprefix("OUTCOME_"): number for name, number in command_pb2.Outcome.items()}
+"""By the state of a target; how one ended whose outcome is unknown nobody can say."""
 _AFTER_FAULT = 1.0
 """Seconds after which the core is woken where it could not say when it wants to be."""
 _PAUSE = 0.001
@@ -427,7 +429,9 @@ class Shell:
 
     def _finish_here(self, effect: fx.FinishHere) -> None:
         result = command_pb2.Result(
-            outcome=command_pb2.Outcome.Value(f"OUTCOME_{effect.state}"), reason=effect.reason, message=effect.message
+            outcome=_OUTCOMES.get(effect.state, command_pb2.OUTCOME_UNSPECIFIED),
+            reason=effect.reason,
+            message=effect.message,
         )
         self._inbox.append(ev.ShimResult(effect.key, effect.state, result.SerializeToString()))
 

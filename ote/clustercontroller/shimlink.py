@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -248,6 +248,8 @@ class ShimLink:
             self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
         except OteError as error:
             return self._failed(effect.key, error)
+        except _UnreadableError as error:
+            self._post(ev.PayloadLost(effect.key, str(error)))
         except DecodeError:  # it will never be readable, and whatever comes after it waits
             return self._failed(effect.key, InvalidArgument("INVALID_COMMAND", "the command cannot be read"))
         return "LOST"
@@ -260,7 +262,8 @@ class ShimLink:
         if payload is None:
             request.command.MergeFromString(effect.body or b"")
         elif payload.size <= _INLINE:
-            body = await asyncio.to_thread(self._bodies.path(payload).read_bytes)
+            with _readable():
+                body = await asyncio.to_thread(self._bodies.path(payload).read_bytes)
             request.command.MergeFromString(body)
         else:
             await self._put_payload(payload)
@@ -268,22 +271,36 @@ class ShimLink:
         return request
 
     async def _put_payload(self, payload: m.Payload) -> None:
-        path = self._bodies.path(payload)
+        with _readable():
+            body = self._bodies.path(payload).open("rb")
+        with body:
+            try:
+                await self._put_parts(payload, body, 0)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    raise
+                # gRPC may have lost the answer of a shim that ended the call while we were still sending.
+                await self._put_parts(payload, body, _ANSWER_SECONDS)
 
-        async def parts(pause: float) -> Any:
+    async def _put_parts(self, payload: m.Payload, body: IO[bytes], pause: float) -> None:
+        failures: list[_UnreadableError] = []
+
+        async def parts() -> Any:
             yield shim_pb2.PutPayloadRequest(payload=encode_payload(payload))
             await asyncio.sleep(pause)
-            with path.open("rb") as file:
-                while piece := await asyncio.to_thread(file.read, _PIECE):
-                    yield shim_pb2.PutPayloadRequest(data=piece)
+            try:
+                with _readable():
+                    body.seek(0)
+                    while piece := await asyncio.to_thread(body.read, _PIECE):
+                        yield shim_pb2.PutPayloadRequest(data=piece)
+            except _UnreadableError as failure:  # raised in here it would cancel the call, and us with it
+                failures.append(failure)
 
         try:
-            await self._stub.PutPayload(parts(0))
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INTERNAL:
-                raise
-            # gRPC may have lost the answer of a shim that ended the call while we were still sending.
-            await self._stub.PutPayload(parts(_ANSWER_SECONDS))
+            await self._stub.PutPayload(parts())
+        finally:
+            if failures:
+                raise failures[0]
 
     async def _result(self, key: str, result: command_pb2.Result) -> str:
         state = _STATES.get(result.outcome, "FAILED")
@@ -308,6 +325,19 @@ class ShimLink:
         result = command_pb2.Result(outcome=command_pb2.OUTCOME_FAILED, reason=reason, message=error.message)
         self._post(ev.ShimResult(key, "FAILED", result.SerializeToString()))
         return "FAILED"
+
+
+class _UnreadableError(Exception):
+    """A payload that should be on disk cannot be read."""
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Errors: _UnreadableError."""
+    try:
+        yield
+    except OSError as error:
+        raise _UnreadableError(f"the command's payload cannot be read: {error.strerror or error}") from error
 
 
 class _Call:

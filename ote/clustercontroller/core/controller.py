@@ -157,6 +157,7 @@ class Controller:
             ev.ShimLost: self.target.lost,
             ev.PayloadReady: self.target.payload_ready,
             ev.PayloadFailed: self.target.payload_failed,
+            ev.PayloadLost: self.target.payload_lost,
             ev.Asked: self.questions.asked,
             ev.Answered: self.questions.answered,
             ev.FactsChange: self._facts_change,

@@ -235,11 +235,21 @@ class PayloadReady:
 
 @dataclass(slots=True)
 class PayloadFailed:
-    """`final`: asking again cannot help (the hash is wrong, the payload too large)."""
+    """`final`: asking again cannot help (the hash is wrong, the payload too large). `absent`: whoever was asked has not
+    got it, or does not know of it."""
 
     key: str
     reason: str
     final: bool
+    absent: bool = False
+
+
+@dataclass(slots=True)
+class PayloadLost:
+    """A payload that was on disk could not be read: the execution did not reach the shim."""
+
+    key: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -327,6 +337,7 @@ Event = (
     | ShimLost
     | PayloadReady
     | PayloadFailed
+    | PayloadLost
     | Asked
     | Answered
     | FactsChange

@@ -463,13 +463,15 @@ class Origin:
     def _turned_back(self, target: OriginTarget, report: m.Report) -> None:
         """One attempt did not arrive. What no attempt brought there counts as not sent again.
 
-        BUSY that names no attempt and no time wants the command itself, to learn from the shim how it ended.
+        BUSY that names no attempt and no time wants the command itself: to learn from the shim how it ended, or to have
+        its payload served on the way again.
         """
         dispatch, row = target.dispatch, target.row
         if not target.is_open or not row.maybe_sent:
             return
         if report.attempt <= 0:
-            if dispatch.ended and report.kind == m.BUSY and not report.retry_after_ms:
+            again = dispatch.ended or row.received
+            if again and report.kind == m.BUSY and not report.retry_after_ms:
                 self._sending.deliver(dispatch, [target])
             return
         if report.attempt > row.attempts or not target.attempts & (bit := 1 << report.attempt):

@@ -1,10 +1,12 @@
 """Commands that are to take effect here, from their delivery until their origins hold the results.
 
 What lives here: what is said to origins, and the way of a change through journal and shim. The journal itself is
-`target_state`, the shim as it is known `target_shim`, reads `target_reads`. What an origin does is `origin`'s.
+`target_state`, the shim as it is known `target_shim`, reads `target_reads`, payloads that are waited for
+`target_payloads`, results that are not acknowledged `target_results`. What an origin does is `origin`'s.
 
 Events: `deliver`, `revoke`, `ack` (from origins); `shim_up`, `shim_down`, `progress`, `result`, `lost` (the shim, and
-this controller for its own commands); `payload_ready`, `payload_failed`; `path_changed` (it is attached anew);
+this controller for its own commands); `payload_ready`, `payload_failed`, `payload_lost`; `path_changed` (it is
+attached anew);
 `origin_gone`; `memory_lost`; `wake` (time); `flush` at the end of each event, which does what must wait for the disk.
 Effects: Put and Remove of journal, floors and self; Barrier; Execute, ExecuteHere, FinishHere, CancelExecution;
 FetchPayload, DropPayload; Log; and through `route` reports.
@@ -22,13 +24,14 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import Context
 from ote.clustercontroller.core.events import (
     PayloadFailed,
+    PayloadLost,
     PayloadReady,
     ShimDown,
     ShimLost,
@@ -42,14 +45,17 @@ from ote.clustercontroller.core.states import (
     CHANGES,
     CONTROLLER_COMMANDS,
     EXPIRED,
+    FAILED,
     NOOP,
     OUTCOME_UNKNOWN,
     SUCCEEDED,
 )
+from ote.clustercontroller.core.target_payloads import Fetching
 from ote.clustercontroller.core.target_reads import Reads
+from ote.clustercontroller.core.target_results import Results
 from ote.clustercontroller.core.target_shim import Hands, Refusal
 from ote.clustercontroller.core.target_state import HELD, OBSERVED, READY, RUNNING, SETTLED, Change, Journal
-from ote.clustercontroller.core.timers import Timers, delay, least_delay
+from ote.clustercontroller.core.timers import Timers
 
 _BUSY_MS = 500
 _PROGRESS_INTERVAL = 0.25
@@ -86,17 +92,14 @@ class Target:
         self._not_soon = self._timers.line(
             ctx.settings.received_after, lambda change: change.phase == SETTLED or change.stored, self._is_late
         )
-        self._first_time = self._timers.line(
-            least_delay(ctx), lambda change: change not in self._unacked, self._not_acknowledged
-        )
+        self._results = Results(ctx, self._timers, self._tell, lambda change: self._journal.acknowledge([change]))
         self._hands = Hands(ctx, allowed, has_shim)
         self._reads = Reads(ctx, self._hands, route.report)
         self._journal = Journal(ctx, own, self._settled)
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
         self._set_back = self._doubtful = False
         self._late: list[m.Report | fx.Execute | fx.ExecuteHere] = []
-        self._unacked: dict[Change, None] = {}
-        self._fetching: dict[str, Change] = {}
+        self._fetching = Fetching(ctx, self._timers, self._want, self._give_up_payload)
         self._executing: dict[str, Change] = {}
         self._endings: dict[str, str] = {}
         self.on_journal_changed: Callable[[], None] = lambda: None
@@ -132,18 +135,19 @@ class Target:
 
     def _load(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
         for change in self._journal.load(tables):
-            self._executing[change.key] = change
             change.lost = change.in_shim = True
+            if change.here:
+                self._executing[change.key] = change
         if self._set_back:
             self._journal.give_up()
         if self._doubtful:
             self._timers.at(self._ctx.now + self._ctx.settings.island_after, self._believe)
         for change in self._journal.changes.values():
             if change.phase == SETTLED:
-                if change not in self._unacked:
-                    self._announce(change)
+                if change not in self._results:
+                    self._results.announce(change)
             elif not change.here:
-                self._fetch(change)
+                self._fetching.fetch(change)
         self._run()
 
     def flush(self) -> None:
@@ -194,7 +198,7 @@ class Target:
             change.refusal = self._hands.refusal(row.command, row.inline, row.payload)
             if change.refusal is None:
                 change.here = False
-                self._fetch(change)
+                self._fetching.fetch(change)
         self._journal.take(change)
         self._not_soon.put(change)
         self._run()
@@ -260,14 +264,14 @@ class Target:
             if (change := changes.get(f"{ack.origin_uid}/{dispatch_id}")) is not None and change.phase == SETTLED
         ]
         for change in settled:
-            self._unacked.pop(change, None)
+            self._results.over(change)
         self._journal.acknowledge(settled)
 
     def origin_gone(self, uid: str) -> None:
         """An origin is a member no more: nobody waits for its results, and what has not begun never will."""
         gone = [change for change in self._journal.changes.values() if change.row.origin_uid == uid]
         for change in gone:
-            self._unacked.pop(change, None)
+            self._results.over(change)
         self._journal.acknowledge(gone)
         for change in gone:
             if change.phase in (HELD, READY):
@@ -333,9 +337,11 @@ class Target:
     def _again(self, change: Change) -> None:
         """An origin has asked again: tell the result, or that it was received."""
         if change.phase == SETTLED:
-            self._late.append(self._report(change, m.RESULT, change.row.body))
+            self._tell(change)
         elif change.here:
             self._received(change)
+        else:
+            self._fetching.delivered(change)
 
     def _is_late(self, change: Change) -> None:
         if change.here:
@@ -352,33 +358,12 @@ class Target:
     def _settled(self, change: Change) -> None:
         """A change has ended."""
         self._executing.pop(change.key, None)
-        self._fetching.pop(change.key, None)
+        self._fetching.over(change.key)
         if not change.acked:
-            self._announce(change)
+            self._results.announce(change)
 
-    def _announce(self, change: Change) -> None:
-        """Tell a result until it is acknowledged."""
-        self._unacked[change] = None
-        change.tries = 0
+    def _tell(self, change: Change) -> None:
         self._late.append(self._report(change, m.RESULT, change.row.body))
-        self._first_time.put(change)
-
-    def _not_acknowledged(self, change: Change) -> None:
-        """The least time is over after which a result is told again."""
-        self._timers.at(self._ctx.now + delay(self._ctx, 0) - least_delay(self._ctx), self._resend, change)
-
-    def _resend(self, change: Change) -> None:
-        if change not in self._unacked:
-            return
-        if self._ctx.now - change.settled_at >= self._ctx.settings.drop_results_after:
-            self._ctx.log("warning", "result dropped, its origin was not seen for too long", key=change.key)
-            del self._unacked[change]
-            self._journal.acknowledge([change])
-            return
-        self._late.append(self._report(change, m.RESULT, change.row.body))
-        self._ctx.count("ote_dispatch_resends_total", "result")
-        change.tries += 1
-        self._timers.at(self._ctx.now + delay(self._ctx, change.tries), self._resend, change)
 
     def _believe(self) -> None:
         """The disk is as new as it looks, as far as anybody can tell."""
@@ -392,12 +377,8 @@ class Target:
     def path_changed(self) -> None:
         """There is a new way up: tell all results that were not acknowledged, and fetch on."""
         self._believe()
-        for change in self._unacked:
-            self._late.append(self._report(change, m.RESULT, change.row.body))
-        if self._unacked:
-            self._ctx.count("ote_dispatch_resends_total", "result", value=len(self._unacked))
-        for change in self._fetching.values():
-            self._fetch(change)
+        self._results.path_changed()
+        self._fetching.path_changed()
 
     # --- the journal's way through the shim -----------------------------------------------------------------------
 
@@ -421,16 +402,17 @@ class Target:
         if refusal is None and not here and not hands.up:
             return False
         journal.ready.popleft()
+        unsure = not here and (row.started or (change.earlier_life and change.refusal is not None))
         if journal.overtaken(change) and not change.earlier_life:
             journal.settle(change, CANCELLED)
-        elif row.started and not here and (refusal is not None or not hands.remembers(row.command, row.shim_instance)):
+        elif refusal is None and row.started and not here and not hands.remembers(row.command, row.shim_instance):
             journal.settle(change, OUTCOME_UNKNOWN)
         else:
             if journal.overtaken(change):
                 change.ending = change.ending or CANCELLED
             wait = journal.begin(change)
             if refusal is not None:
-                hands.refuse(change.key, refusal)
+                hands.refuse(change.key, refusal, OUTCOME_UNKNOWN if unsure else FAILED)
             elif row.command == NOOP:
                 journal.settle(change, SUCCEEDED)
             elif here:
@@ -446,6 +428,7 @@ class Target:
         if not change.stored_started and not hands.repeatable(row.command):
             self._journal.store(change)
             wait = True
+        change.handed_before = change.in_shim or change.earlier_life
         change.in_shim, change.lost = True, False
         self._executing[change.key] = change
         if change.ending:
@@ -532,39 +515,57 @@ class Target:
 
     # --- payloads and memory --------------------------------------------------------------------------------------
 
-    def _fetch(self, change: Change) -> None:
-        self._fetching[change.key] = change
-        self._ctx.emit(fx.FetchPayload(change.key, cast(m.Payload, change.row.payload)))
-
     def payload_ready(self, event: PayloadReady) -> None:
-        """A payload is on disk: its change was received, and may begin in its turn."""
-        change = self._fetching.get(event.key)
+        """A payload is on disk: its change was received, and may begin in its turn, or be handed over once more."""
+        change = self._fetching.over(event.key)
         if change is not None:
             self._received(change)
-            self._fetched(change)
+            self._go_on(change)
 
-    def _fetched(self, change: Change) -> None:
-        del self._fetching[change.key]
-        change.here, change.tries = True, 0
-        if change.turn:
+    def payload_failed(self, event: PayloadFailed) -> None:
+        """A payload did not come: it is fetched again later, or its change ends."""
+        self._fetching.failed(event)
+
+    def payload_lost(self, event: PayloadLost) -> None:
+        """A change could not be handed to the shim, for its payload is not on disk any more."""
+        change = self._executing.pop(event.key, None)
+        if change is None:
+            return
+        self._ctx.log("warning", "a payload is lost, it is fetched again", key=event.key, reason=event.reason)
+        change.here, change.lost = False, True
+        if not change.handed_before:
+            change.in_shim = False
+            self._journal.step_back(change)
+        if change.ending and not change.handed_before:
+            self._journal.settle(change, change.ending)
+        else:
+            self._fetching.lost(change, event.reason)
+        self._run()
+
+    def _go_on(self, change: Change) -> None:
+        """What it waited for is here, or waited for no more."""
+        change.here = True
+        if change.phase in (RUNNING, OBSERVED):
+            self._executing[change.key] = change
+            if self._hands.up and not self._doubtful:
+                self._resume(change)
+        elif change.turn:
             self._journal.enqueue(change)
         self._run()
 
-    def payload_failed(self, event: PayloadFailed) -> None:
-        """A payload did not come: the command fails if it never can, else it is fetched again later."""
-        change = self._fetching.get(event.key)
-        if change is None:
-            return
-        if event.final:
-            change.refusal = Refusal("PAYLOAD_UNAVAILABLE", event.reason)
-            self._fetched(change)
-            return
-        self._timers.at(self._ctx.now + delay(self._ctx, change.tries), self._fetch_again, change)
-        change.tries += 1
+    def _want(self, change: Change) -> None:
+        """Ask the origin for the command itself."""
+        self._late.append(self._report(change, m.BUSY))
 
-    def _fetch_again(self, change: Change) -> None:
-        if change.key in self._fetching:
-            self._fetch(change)
+    def _give_up_payload(self, change: Change, reason: str) -> None:
+        """Nobody has it: the change fails in its turn, unless the shim may have been given it before."""
+        self._fetching.over(change.key)
+        refusal = Refusal("PAYLOAD_UNAVAILABLE", reason)
+        if change.phase in (RUNNING, OBSERVED):
+            self._hands.refuse(change.key, refusal, OUTCOME_UNKNOWN)
+        else:
+            change.refusal = refusal
+            self._go_on(change)
 
     def memory_lost(self) -> None:
         """The disk was set back: the journal gets a new name, and what waits in it may have run already."""

@@ -62,9 +62,9 @@ class Hands:
             return Refusal("COMMAND_TOO_LARGE", f"the shim takes at most {shim.max_command_bytes} bytes, not {size}")
         return None
 
-    def refuse(self, key: str, refusal: Refusal) -> None:
+    def refuse(self, key: str, refusal: Refusal, state: str = FAILED) -> None:
         """End a command here; the shell answers with `ShimResult`."""
-        self._ctx.emit(fx.FinishHere(key, FAILED, refusal.reason, refusal.message))
+        self._ctx.emit(fx.FinishHere(key, state, refusal.reason, refusal.message))
 
     def repeatable(self, command: str) -> bool:
         """Whether a command may be handed over twice without it being written that it was handed over once."""

@@ -53,7 +53,13 @@ class Change:
     """Why it is not even tried, when that is known before its turn."""
     lost: bool = False
     in_shim: bool = False
+    handed_before: bool = False
+    """The shim may have been given it before it was handed over last."""
     tries: int = 0
+    absent: int = 0
+    """How often its payload was found to be nowhere."""
+    fetch_at: float = 0.0
+    """When its payload is asked for again; 0 while it is asked for."""
     settled_at: float = 0.0
     told: bytes | None = None
     told_at: float = float("-inf")
@@ -214,6 +220,13 @@ class Journal:
             self._write_floor(lane)
             wait = True
         return wait
+
+    def step_back(self, change: Change) -> None:
+        """It did not begin after all, and others may before it."""
+        change.phase = HELD
+        change.row.number, change.row.started = 0, False
+        change.stored_started = False
+        self.current = None
 
     def effect_done(self, change: Change) -> None:
         """The next change may start; this one is on disk, so that it is not forgotten when the floor passes it."""

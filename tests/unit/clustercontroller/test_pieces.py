@@ -30,6 +30,9 @@ class Files:
     def has(self, payload: m.Payload) -> bool:
         return self.path(payload).exists()
 
+    def belongs_here(self, payload: m.Payload) -> bool:
+        return True
+
     def path(self, payload: m.Payload) -> Path:
         return self._folder / payload.sha256.hex()
 

@@ -128,6 +128,35 @@ async def test_a_command_that_cannot_be_read_fails_and_holds_up_nothing() -> Non
         assert command_pb2.Result.FromString(ended.body).reason == "INVALID_COMMAND"
 
 
+@pytest.mark.parametrize("size", [len(BODY), 2 * 1024 * 1024])
+@pytest.mark.parametrize("there", ["nothing", "a folder"])
+async def test_a_payload_that_cannot_be_read_is_told_and_nothing_reaches_the_shim(
+    tmp_path: Path, size: int, there: str
+) -> None:
+    """Nothing and a folder in its place: neither open nor read does. A call whose parts cannot be read would end as if
+    we had cancelled it ourselves, and nobody would be told."""
+    shim, events, bodies = Silent(), Events(), OneBody(tmp_path / "body")
+    if there == "a folder":
+        bodies.file.mkdir()
+    async with linked(shim, events, bodies) as (_, link):
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("origin/1", "apply", True, None, m.Payload(b"h" * 32, size, []), 0, []))
+        assert (await events.one(ev.PayloadLost)).key == "origin/1"
+        assert not shim.seen
+        assert not [event for event in events if isinstance(event, ev.ShimLost)]
+
+
+async def test_a_payload_that_breaks_off_while_it_is_put_is_told(tmp_path: Path) -> None:
+    shim, events, bodies = Silent(), Events(), OneBody(tmp_path / "body")
+    bodies.file.touch()
+    async with linked(shim, events, bodies) as (_, link):
+        await events.one(ev.ShimUp)
+        bodies.file = Path("/proc/self/mem")  # opens, and cannot be read from its beginning
+        link.execute(fx.Execute("origin/1", "apply", True, None, m.Payload(b"h" * 32, 2 * 1024 * 1024, []), 0, []))
+        assert (await events.one(ev.PayloadLost)).key == "origin/1"
+        assert "Execute" not in shim.seen
+
+
 async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shimlink, "_INFO_TIMEOUT", 0.2)
     shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]

@@ -132,9 +132,9 @@ class RouteServiceServicer:
 
     def FetchPieces(self, request_iterator, context):
         """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
-        RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
-        (BAD_FRAME, BAD_PAYLOAD).
+        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN; PAYLOAD_MISSING where it should be and is not),
+        UNAVAILABLE (PIECE_NOT_HERE_YET, with RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo),
+        DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME, BAD_PAYLOAD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

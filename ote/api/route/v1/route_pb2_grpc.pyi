@@ -48,9 +48,9 @@ class RouteServiceStub:
     """Probe tells whether this controller could be a parent now. Needs the role cluster. May be repeated."""
     FetchPieces: _grpc.StreamStreamMultiCallable[_route_pb2.FetchPiecesRequest, _route_pb2.FetchPiecesResponse]
     """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
-    RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
-    (BAD_FRAME, BAD_PAYLOAD).
+    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN; PAYLOAD_MISSING where it should be and is not),
+    UNAVAILABLE (PIECE_NOT_HERE_YET, with RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo),
+    DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME, BAD_PAYLOAD).
     """
     PushOutput: _grpc.StreamStreamMultiCallable[_route_pb2.PushOutputRequest, _route_pb2.PushOutputResponse]
     """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
@@ -122,9 +122,9 @@ class RouteServiceAsyncStub(RouteServiceStub):
     """Probe tells whether this controller could be a parent now. Needs the role cluster. May be repeated."""
     FetchPieces: _aio.StreamStreamMultiCallable[_route_pb2.FetchPiecesRequest, _route_pb2.FetchPiecesResponse]  # type: ignore[assignment]
     """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
-    RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
-    (BAD_FRAME, BAD_PAYLOAD).
+    repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN; PAYLOAD_MISSING where it should be and is not),
+    UNAVAILABLE (PIECE_NOT_HERE_YET, with RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo),
+    DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME, BAD_PAYLOAD).
     """
     PushOutput: _aio.StreamStreamMultiCallable[_route_pb2.PushOutputRequest, _route_pb2.PushOutputResponse]  # type: ignore[assignment]
     """PushOutput takes a large output of a read from a child, on its way to the origin. Needs the role cluster. May be
@@ -211,9 +211,9 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_route_pb2.FetchPiecesResponse], _abc.AsyncIterator[_route_pb2.FetchPiecesResponse]]:
         """FetchPieces brings pieces of payloads to a child that has a delivery naming them. Needs the role cluster. May be
-        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN), UNAVAILABLE (PIECE_NOT_HERE_YET, with
-        RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT
-        (BAD_FRAME, BAD_PAYLOAD).
+        repeated for what is missing. Errors: NOT_FOUND (PAYLOAD_UNKNOWN; PAYLOAD_MISSING where it should be and is not),
+        UNAVAILABLE (PIECE_NOT_HERE_YET, with RetryInfo), RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo),
+        DEADLINE_EXCEEDED (TOO_SLOW), INVALID_ARGUMENT (BAD_FRAME, BAD_PAYLOAD).
         """
 
     @_abc_1.abstractmethod

@@ -218,6 +218,19 @@ def test_sequences_of_an_earlier_incarnation_do_not_count() -> None:
     assert end.take() == [("deliver", "d2", [(E1, 1, 0, 1)])]
 
 
+def test_a_target_that_lost_what_it_had_received_is_sent_the_command_again() -> None:
+    end = OriginEnd(online(E1))
+    end.submit("d1", E1)
+    end.report("d1", E1, m.RECEIVED)
+    end.take()
+    end.report("d1", E1, m.BUSY)
+    assert end.take() == [("deliver", "d1", [(E1, 1, 0, 2)])]
+    end.report("d1", E1, m.RESULT, state="SUCCEEDED")
+    end.take()
+    end.report("d1", E1, m.BUSY)
+    assert end.take() == []
+
+
 def test_a_payload_and_a_timeout_go_with_the_delivery() -> None:
     end = OriginEnd(online(E1))
     payload = m.Payload(b"h", 99, [b"p"])
