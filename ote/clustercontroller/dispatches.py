@@ -293,12 +293,13 @@ class Dispatches:
 
     def clusters_changed(self, uids: Sequence[str]) -> None:
         """Clusters went, moved or came back: what is shown of targets that were sent to them is not the same."""
+        moved = dict.fromkeys(uids)
         for dispatch_id in self._listeners:
             dispatch = self._core.origin.dispatch(dispatch_id)
             targets = dispatch.targets if dispatch is not None else {}
-            for uid in uids:
-                target = targets.get(uid)
-                if target is not None and target.row.state in (SENT, RUNNING):
+            few, many = (targets, moved) if len(targets) < len(moved) else (moved, targets)
+            for uid in [uid for uid in few if uid in many]:
+                if targets[uid].row.state in (SENT, RUNNING):
                     self.changed(dispatch_id, uid, settled=False)
 
     def listen(self, dispatch_id: str, listener: Listener) -> None:

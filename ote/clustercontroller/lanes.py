@@ -1,13 +1,14 @@
 """The queue of a tunnel's sending side: one lane per kind of item, each with its own rule for when it is full.
 
-| lane     | items                                 | when full                                        |
-|----------|---------------------------------------|--------------------------------------------------|
-| beat     | Beat, Heartbeat                       | replaced by the newest                           |
-| session  | Hello … Drained, Goodbye, Ack, Revoke | the session ends: a peer this far behind is lost |
-| dispatch | Deliver, Deliveries, Call, Reply      | refused: the origin is told BUSY                 |
-| result   | Report, Reports                       | dropped: the target sends it again               |
-| registry | News, Away, Evictions, Alternates, …  | dropped: the core says what they told again      |
+| lane     | items                                | when full                                        |
+|----------|--------------------------------------|--------------------------------------------------|
+| beat     | Beat, Heartbeat                      | replaced by the newest                           |
+| session  | Hello … Drained, Goodbye             | the session ends: a peer this far behind is lost |
+| dispatch | Deliver, Deliveries, Call, Reply     | refused: the origin is told BUSY                 |
+| result   | Report, Reports, Ack, Revoke         | dropped: its end sends it again                  |
+| registry | News, Away, Evictions, Alternates, … | dropped: the core says what they told again      |
 
+In `session` is only what the two ends of the link say to each other: what others may have made never ends it.
 The core hears of each item of `OWED` that was not taken. `beat` and `session` go first; the others share by weight
 8 : 4 : 1. `take` makes the next frame. Nothing here waits or writes; `tunnel` does.
 """
@@ -50,14 +51,14 @@ LANE_OF: dict[type, Lane] = {
     m.Attached: Lane.SESSION,
     m.Goodbye: Lane.SESSION,
     m.Drained: Lane.SESSION,
-    m.Ack: Lane.SESSION,
-    m.Revoke: Lane.SESSION,
     m.Deliver: Lane.DISPATCH,
     m.Deliveries: Lane.DISPATCH,
     m.Call: Lane.DISPATCH,
     m.Reply: Lane.DISPATCH,
     m.Report: Lane.RESULT,
     m.Reports: Lane.RESULT,
+    m.Ack: Lane.RESULT,
+    m.Revoke: Lane.RESULT,
     m.News: Lane.REGISTRY,
     m.Away: Lane.REGISTRY,
     m.Evictions: Lane.REGISTRY,

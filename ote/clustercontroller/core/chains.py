@@ -26,8 +26,8 @@ class Chains:
         """All known clusters by uid, this one included. Read only elsewhere."""
         self._me = ctx.uid
         self._children: dict[str, dict[str, None]] = {}
-        """In the order in which they came, so that a history can be played again."""
-        """By uid of the parent, also of one that is not known."""
+        """By uid of the parent, also of one that is not known; in the order in which they came, so that a history can
+        be played again."""
         self._links: dict[str, int] = {}
         """Of direct children that are up."""
         self._names = NameIndex()

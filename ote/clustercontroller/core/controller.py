@@ -34,14 +34,12 @@ _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
 _BUSY_MS = 100
-_NAMED = 8
-"""Members that one line of the log names."""
 _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
 ROOT_CANNOT_DRAIN = "a root has nobody to hand its children to; drain the controllers below it, or stop it"
-_NAMED = 5
-"""Children that a line of the log names."""
+_NAMED = 8
+"""Members that one line of the log names."""
 NOTHING_TO_DRAIN = "it takes no children: there is nothing to drain"
 
 Tables = Mapping[str, Mapping[str, Any]]

@@ -142,10 +142,11 @@ class Origin:
             self._schedule(dispatch, self._ctx.now + delay(self._ctx, 0) - least_delay(self._ctx))
 
     def _schedule(self, dispatch: OriginDispatch, at_most: float | None = None) -> None:
-        """Set the dispatch's timer: to the next sending if something was sent, else to the end of its time."""
-        if not dispatch.open:
-            return
+        """Set the dispatch's timer: to the next sending if something was sent, else to the end of its time. One that is
+        soon enough stays: to look at all targets for each of them takes seconds where there are many."""
         now = self._ctx.now
+        if not dispatch.open or (at_most is not None and now < dispatch.due <= at_most):
+            return
         due = None if dispatch.ended else dispatch.deadline
         if due is not None and not all(target.row.maybe_sent for target in dispatch.open.values()):
             due = dispatch.expiry
@@ -182,7 +183,7 @@ class Origin:
             elif not target.row.received and self._reachable(target.row.uid):
                 outgoing.setdefault(dispatch, []).append(target)
         dispatch.tries += 1
-        self._schedule(dispatch, None)
+        self._schedule(dispatch)
         self._sending.send(outgoing, revoked)
 
     def _read_due(self, target: OriginTarget, outgoing: Outgoing) -> None:
@@ -355,10 +356,11 @@ class Origin:
         chain.instance, chain.retry_at = cluster.instance, 0.0
         if not cluster.facts.journal_id:
             return
+        again = self._ctx.now + self._ctx.settings.resend_base
         for target in self._ledger.next_unsent(chain, cluster.facts.journal_id):
             outgoing.setdefault(target.dispatch, []).append(target)
             target.dispatch.tries = 0
-            self._schedule(target.dispatch)
+            self._schedule(target.dispatch, again)
 
     def gone(self, uid: str) -> None:
         """A cluster is a member no more, and never will be again."""

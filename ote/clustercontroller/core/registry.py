@@ -76,8 +76,8 @@ class Registry(Chains):
         self.on_superseded: Callable[[Away], None] = lambda away: None
         """A direct child has another attachment of a higher epoch, as told here."""
         self.on_load_changed: Callable[[bool], None] = lambda clusters: None
-        """Called with whether the sums may be of another number of clusters."""
-        """What a direct child has and uses may have changed, or which of them can be reached."""
+        """What a direct child has and uses may have changed, or which of them can be reached; called with whether the
+        sums may be of another number of clusters."""
         self.details: dict[str, Details] = {}
         """Of this cluster and its direct children; no status goes further. Read only elsewhere."""
         self._sums = Sums(ctx.uid, self.entries)

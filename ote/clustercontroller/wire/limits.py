@@ -18,6 +18,9 @@ MAX_RECORD = 256 * 1024
 
 _MAX_WORD = 256
 _MAX_KEY = 1024
+_MAX_ACKED = 256
+"""Dispatches in one Ack: hops copy all of them for each part of its targets."""
+_LONGEST_ID = 64
 _SLACK = 2 * FRAME_BYTES
 _HEX = frozenset("0123456789abcdef")
 
@@ -44,6 +47,9 @@ def check_item(item: m.Item) -> None:
         _check_words(item.name, item.uid, item.instance, item.software)
         if len(item.evictions_digest) > _MAX_WORD or len(item.protocol_versions) > _MAX_WORD:
             raise _bad("a hello that is too large")
+    elif isinstance(item, m.Ack):
+        if len(item.dispatch_ids) > _MAX_ACKED or any(len(some) > _LONGEST_ID for some in item.dispatch_ids):
+            raise _bad(f"an ack of more than {_MAX_ACKED} dispatches, or of an id that is too long")
     elif isinstance(item, m.Evictions) and not all(_is_uid(uid) for uid in item.uids):
         raise _bad("the uid of an eviction is not 32 hexadecimal digits")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from ote.clustercontroller.lanes import FRAME_BYTES, Budget, Lane, Lanes
+from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.lanes import FRAME_BYTES, LANE_OF, Budget, Lane, Lanes
+from ote.clustercontroller.wire.codec import write_down
 
 
 def test_only_the_newest_beat_goes_and_goes_first() -> None:
@@ -25,8 +27,8 @@ def test_a_session_item_overtakes_what_is_queued_and_a_large_item_goes_alone() -
     large = bytes(2 * FRAME_BYTES)
     lanes.put(Lane.DISPATCH, large)
     lanes.put(Lane.DISPATCH, b"next")
-    lanes.put(Lane.SESSION, b"ack")
-    assert [lanes.take(), lanes.take(), lanes.take()] == [[b"ack"], [large], [b"next"]]
+    lanes.put(Lane.SESSION, b"goodbye")
+    assert [lanes.take(), lanes.take(), lanes.take()] == [[b"goodbye"], [large], [b"next"]]
     assert not lanes
 
 
@@ -62,3 +64,22 @@ def test_a_link_that_is_gone_holds_nothing() -> None:
     assert not lanes
     assert lanes.take() == []
     assert budget.used == 0
+
+
+def test_what_others_have_made_never_ends_a_link_however_much_there_is() -> None:
+    """Twenty thousand targets behind one hop are cancelled at once, or a stranger acknowledges to a thin link."""
+    uids = [f"{number:032x}" for number in range(20_000)]
+    aims = [m.DeliveryTarget(uid, "j" * 32, 3, 2, 0, True, False) for uid in uids]
+    lanes: Lanes[bytes] = Lanes(Budget())
+    taken = [
+        lanes.put(LANE_OF[type(item)], write_down(item))
+        for start in range(0, len(uids), 250)
+        for item in (
+            m.Revoke("a" * 32, 0, "d" * 32, True, 31, aims[start : start + 250]),
+            m.Ack("a" * 32, uids[start : start + 250], ["d" * 32] * 256, 31),
+        )
+    ]
+    assert taken[0]
+    assert not taken[-1]
+    assert lanes.put(Lane.SESSION, b"goodbye")
+    assert lanes.take()[0] == b"goodbye"

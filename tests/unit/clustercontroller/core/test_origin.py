@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.context import CoreSettings
+from ote.clustercontroller.core.origin_state import OriginTarget
 from tests.unit.clustercontroller.core.dispatch_ends import E1, E2, OriginEnd, online
 
 
@@ -367,3 +370,35 @@ def test_a_target_that_works_long_past_its_time_is_asked_and_does_not_become_unk
         end.pass_time(100.0)
         end.report("d1", E1, m.PROGRESS)
     assert end.state("d1") == "RUNNING"
+
+
+class Looked(dict[str, OriginTarget]):
+    """The open targets of a dispatch, and how often all of them were looked at."""
+
+    times = 0
+
+    def values(self) -> Any:
+        self.times += 1
+        return super().values()
+
+
+@pytest.mark.parametrize("command", ["apply", "get"])
+def test_what_happens_to_many_targets_at_once_does_not_look_at_all_others_for_each(command: str) -> None:
+    uids = [f"uid-{number}" for number in range(500)]
+    late = uids[100:400]
+    end = OriginEnd(online(*uids))
+    if command == "apply":
+        end.clusters.up.difference_update(uids)
+    end.submit("d1", *uids, command=command)
+    dispatch = end.origin.dispatch("d1")
+    assert dispatch is not None
+    looked = dispatch.open = Looked(dispatch.open)
+    if command == "apply":
+        end.clusters.up.update(late)
+        end.clusters.below["uid-W"] = late
+        end.paths("uid-W")
+        assert [len(targets) for _, _, targets in end.take()] == [len(late)]
+    else:
+        for uid in late:
+            end.report("d1", uid, m.BUSY, attempt=1, retry_after_ms=100, incarnation=0)
+    assert looked.times <= 6
