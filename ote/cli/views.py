@@ -22,10 +22,14 @@ Document = dict[str, Any]
 
 
 def moment(stamp: Timestamp) -> str | None:
-    """RFC 3339 in UTC, with milliseconds; None for a time that was not given."""
+    """RFC 3339 in UTC, with milliseconds; None for a time that was not given, and for one that cannot be."""
     if not stamp.seconds and not stamp.nanos:
         return None
-    return stamp.ToDatetime(tzinfo=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        time = stamp.ToDatetime(tzinfo=UTC)
+    except ValueError:  # a shim's own word, which nobody has looked at
+        return None
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def age(since: str | None, now: datetime | None = None) -> str:

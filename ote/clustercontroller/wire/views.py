@@ -32,8 +32,13 @@ TARGET_STATE = {name.removeprefix("TARGET_STATE_"): number for name, number in r
 _Said = TypeVar("_Said", command_pb2.Result, command_pb2.Progress)
 
 
+_LAST = 253_402_300_799.0
+"""The end of the year 9999: no time of protobuf is later."""
+
+
 def timestamp(seconds: float) -> Timestamp:
-    """Seconds since 1970 as protobuf has it."""
+    """Seconds since 1970 as protobuf has it. What cannot be, as a peer may tell it, becomes the nearest that can."""
+    seconds = min(max(seconds, 0.0), _LAST)
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return Timestamp(seconds=whole, nanos=milliseconds * 1_000_000)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ote.api.route.v1 import route_pb2
 from ote.api.shim.v1 import shim_pb2
@@ -11,6 +12,11 @@ from ote.cli.exits import Exit, of_error, of_states
 from ote.model.errors import BY_CODE, OteError, ResourceExhausted, Unavailable
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("stamp", [Timestamp(seconds=2**62), Timestamp(seconds=1, nanos=-5), Timestamp()])
+def test_a_time_that_cannot_be_is_none(stamp: Timestamp) -> None:
+    assert views.moment(stamp) is None
 
 
 @pytest.mark.parametrize(

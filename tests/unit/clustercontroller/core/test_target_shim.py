@@ -253,6 +253,24 @@ def test_reads_are_bounded_and_fail_while_the_shim_is_down() -> None:
     assert refused(end) == ["SHIM_UNAVAILABLE", "SHIM_UNAVAILABLE", "COMMAND_TOO_LARGE"]
 
 
+def test_reads_that_a_shim_does_not_end_are_given_up_and_keep_their_places_from_nobody() -> None:
+    end, _ = up()
+    for number in range(16):
+        end.deliver(f"r{number}", 0, command="get", change=False, attempt=1)
+    end.asked()
+    end.pass_time(899.0)
+    end.deliver("r0", 0, command="get", change=False, attempt=2)
+    assert (end.take(), end.asked()) == ([("RECEIVED", "r0", "")], [])
+    end.pass_time(1.0)
+    end.deliver("r16", 0, command="get", change=False)
+    assert end.take() == [("BUSY", "r16", "")]
+    assert end.asked() == [(kind, f"r{number}") for number in range(16) for kind in ("CancelExecution", "FinishHere")]
+    for number in range(16):
+        end.result(f"r{number}", "FAILED")
+    end.deliver("r16", 0, command="get", change=False, attempt=2)
+    assert end.asked() == [("Execute", "r16")]
+
+
 def test_a_command_of_a_change_is_never_taken_for_a_read() -> None:
     end, _ = up()
     end.deliver("d1", 0, command="apply", change=False)
