@@ -158,6 +158,7 @@ class Observer:
         gauge("ote_dispatch_unsettled").set(origin.unsettled)
         gauge("ote_dispatch_oldest_unsettled_seconds").set(sources.now() - oldest.begun if oldest is not None else 0.0)
         gauge("ote_dispatch_piece_cache_bytes").set(sources.payloads.pieces.in_memory)
+        gauge("ote_dispatch_unused_payload_bytes").set(sources.payloads.unused)
         gauge("ote_shim_connected").set(error == "")
 
     def _read_trust(self, sources: Sources) -> None:

@@ -34,6 +34,8 @@ _AHEAD = 8
 _AT_ONCE = 4
 """Payloads that come here at once; the others wait."""
 _KEPT_UNUSED = 3600.0
+_MOST_UNUSED = 512 * 1024 * 1024
+"""Bytes of payloads that were put, or are being put, and that no dispatch names."""
 _PART = ".part"
 
 P = ParamSpec("P")
@@ -60,6 +62,11 @@ class Payloads:
         self._holders: dict[bytes, set[str]] = {}
         """Who needs a payload, by its hash: `_keys` the other way round."""
         self._pins = count(1)
+        self._kept: set[str] = set()
+        """Pins of what nobody put."""
+        self._unused: dict[bytes, int] = {}
+        """Size of what was put, and that nobody needs (yet), by its hash."""
+        self._being_put: dict[Path, int] = {}
         self._coming: dict[bytes, _Coming] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._log = structlog.get_logger("ote.clustercontroller.payloads")
@@ -89,6 +96,7 @@ class Payloads:
         """Keep a payload until `drop`. `key` is the id of a dispatch of this controller, or ORIGIN/ID where it is a
         target."""
         self._release(key)
+        self._unused.pop(payload.sha256, None)
         self._keys[key] = payload.sha256
         self._holders.setdefault(payload.sha256, set()).add(key)
 
@@ -104,14 +112,19 @@ class Payloads:
             (self._folder / name).unlink(missing_ok=True)
 
     def pin(self, payload: m.Payload) -> str:
-        """Keep a payload until `unpin` of the returned key, and then as one that was just put."""
+        """Keep a payload until `unpin` of the returned key, and then as one that was put and nobody needs."""
         key = f"pin {next(self._pins)}"
         self.hold(key, payload)
         return key
 
     def unpin(self, key: str) -> None:
         """It is held by another key now, or was not needed."""
-        self._release(key)
+        if key in self._kept:
+            self._kept.discard(key)
+            self.drop(key)
+        elif (sha256 := self._release(key)) is not None and sha256 not in self._holders:
+            with contextlib.suppress(FileNotFoundError):
+                self._unused[sha256] = (self._folder / sha256.hex()).stat().st_size
 
     def _release(self, key: str) -> bytes | None:
         sha256 = self._keys.pop(key, None)
@@ -121,6 +134,11 @@ class Payloads:
             if not holders:
                 del self._holders[sha256]
         return sha256
+
+    @property
+    def unused(self) -> int:
+        """Bytes that were put, or are announced by somebody who puts them now, and that nobody needs (yet)."""
+        return sum(self._unused.values()) + sum(self._being_put.values())
 
     async def keep_clean(self) -> None:
         """For ever: remove payloads that were put an hour ago and that no dispatch names."""
@@ -136,13 +154,16 @@ class Payloads:
             with contextlib.suppress(OSError):  # such as that it is gone already
                 if file.name.removesuffix(_PART) not in needed and now - file.stat().st_mtime >= unused_for:
                     file.unlink()
+        self._unused = {sha256: size for sha256, size in self._unused.items() if (self._folder / sha256.hex()).exists()}
 
     # --- from a caller --------------------------------------------------------------------------------------------
 
     async def keep(self, body: bytes) -> tuple[m.Payload, str]:
-        """Store a body. Returns its name, and the pin that it is under. Errors: ResourceExhausted (DISK_FULL)."""
+        """Store a body. Returns its name, and the pin without which nobody needs it: then it goes. Errors:
+        ResourceExhausted (DISK_FULL)."""
         payload = await asyncio.to_thread(name_of, body)
         pin = self.pin(payload)
+        self._kept.add(pin)
         try:
             if not self.has(payload):
                 await asyncio.to_thread(_written, write_private, self.path(payload), body)
@@ -152,10 +173,18 @@ class Payloads:
         return payload, pin
 
     async def receive(self, payload: m.Payload, data: AsyncIterator[bytes]) -> None:
-        """Store a payload that a caller sends. Errors: InvalidArgument (BAD_PAYLOAD), ResourceExhausted."""
+        """Store a payload that a caller sends. Errors: InvalidArgument (BAD_PAYLOAD), ResourceExhausted
+        (TOO_MANY_PAYLOADS, DISK_FULL)."""
         check(payload)
+        if self.unused + payload.size > _MOST_UNUSED:
+            raise ResourceExhausted(
+                "TOO_MANY_PAYLOADS",
+                f"{self.unused} bytes were put here that no dispatch names: dispatch them, or wait, for each is removed"
+                f" after an hour; no more than {_MOST_UNUSED} are kept",
+            )
         part = self._folder / f".{payload.sha256.hex()}.{next(self._pins)}.put"
         at = 0
+        self._being_put[part] = payload.size
         try:
             await asyncio.to_thread(_written, _make, part)
             async for piece in data:
@@ -166,7 +195,10 @@ class Payloads:
             if at != payload.size:
                 raise InvalidArgument("BAD_PAYLOAD", "fewer bytes than were announced")
             await asyncio.to_thread(_written, _complete, part, self.path(payload), payload.sha256)
+            if payload.sha256 not in self._holders:
+                self._unused[payload.sha256] = payload.size
         finally:
+            del self._being_put[part]
             part.unlink(missing_ok=True)
 
     # --- from above -----------------------------------------------------------------------------------------------

@@ -110,6 +110,11 @@ CATALOG: tuple[Metric, ...] = (
     ),
     Metric("ote_dispatch_piece_cache_bytes", Kind.GAUGE, "Bytes of payload pieces in memory, kept or on their way."),
     Metric(
+        "ote_dispatch_unused_payload_bytes",
+        Kind.GAUGE,
+        "Bytes of payloads on disk, or being put, that no dispatch names (yet): 512 MiB at most.",
+    ),
+    Metric(
         "ote_registry_clusters",
         Kind.GAUGE,
         "Members of the subtree, this one included.",

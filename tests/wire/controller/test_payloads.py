@@ -18,11 +18,12 @@ from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.client.payloads import payload_ref
 from ote.clustercontroller import dispatches, pieces
+from ote.clustercontroller import payloads as payloads_module
 from ote.clustercontroller.bulk import PIECE, Uplink
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.payloads import Payloads, name_of
-from ote.model.errors import Unavailable
+from ote.model.errors import ResourceExhausted, Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
@@ -138,6 +139,66 @@ async def test_a_pinned_payload_outlives_an_equal_one_that_settles(tmp_path: Pat
     assert payloads.has(payload)
     payloads.drop("second")
     assert not payloads.has(payload)
+
+
+async def put(payloads: Payloads, body: bytes) -> None:
+    """As a caller does."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield body
+
+    await payloads.receive(name_of(body), parts())
+
+
+async def test_what_was_put_and_nobody_names_takes_bounded_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads_module, "_MOST_UNUSED", 2500)
+    payloads = Payloads(tmp_path, lambda event: None, Uplink(lambda: None, no_ping))
+    first, second, third = (letter * 1000 for letter in (b"a", b"b", b"c"))
+    await put(payloads, first)
+    await put(payloads, second)
+    with pytest.raises(ResourceExhausted, match="dispatch them, or wait") as refused:
+        await put(payloads, third)
+    assert refused.value.reason == "TOO_MANY_PAYLOADS"
+    assert payloads.unused == 2000
+    payloads.hold("dispatch", name_of(first))
+    await put(payloads, third)
+    assert payloads.unused == 2000
+    payloads.drop("dispatch")
+    pin = payloads.pin(name_of(second))
+    assert payloads.unused == 1000
+    payloads.unpin(pin)
+    assert payloads.unused == 2000
+    payloads.sweep(0.0)
+    assert payloads.unused == 0
+    assert not files(tmp_path)
+
+
+async def test_what_is_being_put_counts_by_what_was_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payloads_module, "_MOST_UNUSED", 1500)
+    payloads = Payloads(tmp_path, lambda event: None, Uplink(lambda: None, no_ping))
+    begun = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"a"
+        begun.set()
+        await asyncio.Event().wait()
+
+    putting = asyncio.create_task(payloads.receive(name_of(b"a" * 1000), slow()))
+    await begun.wait()
+    with pytest.raises(ResourceExhausted):
+        await put(payloads, b"b" * 1000)
+    putting.cancel()
+    await asyncio.gather(putting, return_exceptions=True)
+    await put(payloads, b"b" * 1000)
+
+
+async def test_a_large_command_that_was_refused_leaves_nothing(tmp_path: Path) -> None:
+    payloads = Payloads(tmp_path, lambda event: None, Uplink(lambda: None, no_ping))
+    _, pin = await payloads.keep(b"x" * 1000)
+    payloads.unpin(pin)
+    assert not files(tmp_path)
 
 
 async def test_a_dispatch_keeps_its_payload_while_an_equal_one_settles(

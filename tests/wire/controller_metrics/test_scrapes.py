@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
+from ote.client.payloads import payload_ref
 from ote.clustercontroller.core import messages
 from ote.model.errors import PermissionDenied, Unsupported
 from ote.pki import new_key
@@ -317,6 +318,15 @@ async def test_a_large_command_shows_as_bulk(watched: Watched, tmp_path: Path) -
     assert edge["ote_tunnel_received_bytes_total bulk"] >= 300_000
     assert root["ote_tunnel_bulk_streams"] == edge["ote_tunnel_bulk_streams"] == 0
     assert edge["ote_dispatch_piece_cache_bytes"] >= 0
+    assert root["ote_dispatch_unused_payload_bytes"] == 0
+    ref = payload_ref(large.SerializeToString())
+
+    async def parts() -> AsyncIterator[route_pb2.PutPayloadRequest]:
+        yield route_pb2.PutPayloadRequest(payload=ref)
+        yield route_pb2.PutPayloadRequest(data=large.SerializeToString())
+
+    await watched.tree.admin("root").routes.PutPayload(parts())
+    assert (await watched.scrape("root"))["ote_dispatch_unused_payload_bytes"] == ref.size
     await server.stop(0)
 
 

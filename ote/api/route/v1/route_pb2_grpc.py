@@ -174,7 +174,8 @@ class RouteServiceServicer:
     def PutPayload(self, request_iterator, context):
         """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
         repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
+        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL, TOO_MANY_PAYLOADS while 512 MiB are here that no dispatch names;
+        TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

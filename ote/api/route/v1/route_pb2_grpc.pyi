@@ -74,7 +74,8 @@ class RouteServiceStub:
     PutPayload: _grpc.StreamUnaryMultiCallable[_route_pb2.PutPayloadRequest, _route_pb2.PutPayloadResponse]
     """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
     repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
+    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL, TOO_MANY_PAYLOADS while 512 MiB are here that no dispatch names;
+    TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]
     """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer,
@@ -148,7 +149,8 @@ class RouteServiceAsyncStub(RouteServiceStub):
     PutPayload: _aio.StreamUnaryMultiCallable[_route_pb2.PutPayloadRequest, _route_pb2.PutPayloadResponse]  # type: ignore[assignment]
     """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
     repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
+    RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL, TOO_MANY_PAYLOADS while 512 MiB are here that no dispatch names;
+    TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
     """
     GetDispatch: _aio.UnaryUnaryMultiCallable[_route_pb2.GetDispatchRequest, _route_pb2.GetDispatchResponse]  # type: ignore[assignment]
     """GetDispatch returns a dispatch with its targets; that of another origin is asked for there. Needs the role viewer,
@@ -261,7 +263,8 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_route_pb2.PutPayloadResponse, _abc.Awaitable[_route_pb2.PutPayloadResponse]]:
         """PutPayload takes a command that is too large for one message, ahead of its Dispatch. Needs the role operator. May be
         repeated. It is kept for an hour, or as long as a dispatch names it. Errors: INVALID_ARGUMENT (BAD_PAYLOAD),
-        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL; TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
+        RESOURCE_EXHAUSTED (PAYLOAD_TOO_LARGE, DISK_FULL, TOO_MANY_PAYLOADS while 512 MiB are here that no dispatch names;
+        TOO_MANY_STREAMS, with RetryInfo), DEADLINE_EXCEEDED (TOO_SLOW).
         """
 
     @_abc_1.abstractmethod
