@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from asyncio import sleep
+from asyncio import Event, sleep, wait_for
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 
 import ote.rpc  # noqa: F401 - before grpc, whose C library it keeps from writing to stderr
@@ -31,8 +31,9 @@ from ote.rpc.errors import from_rpc_error
 
 _PAGE = 1000
 _PAYLOAD_TIMEOUT = 300.0
-_ANSWER_SECONDS = 0.5
-"""How long the name of a payload goes alone, where a refusal of it was lost among the pieces."""
+_ANSWER_SECONDS = 10.0
+"""How long the name of a payload goes alone at most, where a refusal of it was lost among the pieces: on a link of
+64 kbit/s its answer waits some 8 s for what was sent before."""
 _RESUMABLE = (NotFound, ResourceExhausted, Unavailable)
 """Ends of a stream that do not end its story: a slow reader, a lost controller, one that has not heard of it yet."""
 
@@ -397,19 +398,27 @@ def _with_payload(request: route_pb2.DispatchRequest, payload: bytes) -> route_p
 
 
 async def _put(link: Link, ref: command_pb2.PayloadRef, data: bytes) -> None:
-    async def parts(pause: float) -> AsyncIterator[route_pb2.PutPayloadRequest]:
+    over = Event()
+
+    async def parts(alone: float = 0.0) -> AsyncIterator[route_pb2.PutPayloadRequest]:
         yield route_pb2.PutPayloadRequest(payload=ref)
-        await sleep(pause)
+        if alone:
+            with suppress(TimeoutError):
+                await wait_for(over.wait(), alone)
+                return
         for piece in pieces_of(data):
             yield route_pb2.PutPayloadRequest(data=piece)
 
     try:
-        await link.routes.PutPayload(parts(0), timeout=_PAYLOAD_TIMEOUT)
+        await link.routes.PutPayload(parts(), timeout=_PAYLOAD_TIMEOUT)
     except grpc.aio.AioRpcError as error:
         if from_rpc_error(error).reason != "INTERNAL":
             raise
         # Bare INTERNAL: gRPC lost the answer of a server that ended the call while we were still sending.
-        await link.routes.PutPayload(parts(_ANSWER_SECONDS), timeout=_PAYLOAD_TIMEOUT)
+        try:
+            await link.routes.PutPayload(parts(_ANSWER_SECONDS), timeout=_PAYLOAD_TIMEOUT)
+        finally:
+            over.set()
 
 
 def _as_dispatch_event(event: route_pb2.WatchDispatchResponse) -> route_pb2.DispatchResponse:

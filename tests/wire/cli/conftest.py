@@ -48,10 +48,8 @@ class Ctl:
 
 @pytest.fixture
 def root() -> Iterator[FakeController]:
-    fake = FakeController()
-    fake.start()
-    yield fake
-    fake.stop()
+    with FakeController() as fake:
+        yield fake
     assert fake.unused() == {}
 
 

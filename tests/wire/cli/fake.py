@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -16,6 +18,7 @@ from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2, route_pb2_grpc
 from ote.api.trust.v1 import trust_pb2_grpc
 from ote.model.errors import Internal, OteError
+from ote.rpc.address import reserve
 from ote.rpc.errors import to_status
 from ote.rpc.tls import ServerTls, TlsIdentity
 
@@ -29,7 +32,7 @@ class FakeController:
     """Answers each method with what was queued for it, in order, and keeps what it was asked.
 
     An answer is a message, an error to raise, for a stream a list of those; or a function of the request that gives it.
-    GetCluster(".") is answered without a queue.
+    GetCluster(".") is answered without a queue. Used with `with`, it listens; its address is its own until the end.
     """
 
     def __init__(self, name: str = "root", *, tls: TlsIdentity | None = None) -> None:
@@ -44,6 +47,19 @@ class FakeController:
         self._answers: dict[str, deque[Any]] = defaultdict(deque)
         self._stopped = threading.Event()
         self._server: grpc.Server | None = None
+        self._held: socket.socket | None = None
+
+    def __enter__(self) -> FakeController:
+        self.address, self._held = reserve("127.0.0.1")
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        assert self._held is not None
+        self._held.close()
 
     def will(self, method: str, *answers: Any) -> None:
         """Queues answers."""
@@ -53,8 +69,8 @@ class FakeController:
         """Drops the answers that are left."""
         self._answers[method].clear()
 
-    def start(self, address: str = "127.0.0.1:0") -> str:
-        """Listens, again after a stop if need be; the address."""
+    def start(self) -> None:
+        """Listens, again after a stop."""
         self._stopped.clear()
         server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         services: list[tuple[type, Callable[[Any, grpc.Server], None]]] = [
@@ -64,22 +80,19 @@ class FakeController:
         ]
         for service, add in services:
             add(self._servicer(service), server)
-        port = (
-            server.add_secure_port(address, ServerTls(self._tls).credentials())
-            if self._tls
-            else server.add_insecure_port(address)
-        )
-        assert port, address
+        if self._tls:
+            server.add_secure_port(self.address, ServerTls(self._tls).credentials())
+        else:
+            server.add_insecure_port(self.address)
         server.start()
         self._server = server
-        self.address = f"127.0.0.1:{port}"
-        return self.address
 
     def stop(self) -> None:
-        """Cuts everything off."""
-        self._stopped.set()
+        """Cuts everything off. A stream that hangs ends when nobody can connect any more."""
         if self._server is not None:
-            self._server.stop(0).wait()
+            ended = self._server.stop(0)
+            self._stopped.set()
+            ended.wait()
             self._server = None
 
     def unused(self) -> dict[str, int]:

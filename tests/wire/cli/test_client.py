@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -17,7 +18,10 @@ from ote.client.contexts import Context, Entry
 from ote.model.errors import FailedPrecondition, Internal, NotFound, OutOfRange, ResourceExhausted, Unavailable
 from tests.wire.cli.fake import HANG, FakeController, cluster, story, target
 
-QUICK = Policy(dial=1, call=5, patience=0.6, base=0.02, cap=0.05)
+QUICK = Policy(dial=40, call=40, patience=40, base=0.02, cap=0.05)
+"""Tries again at once. Its limits are for what goes wrong: no test waits for them."""
+BRIEF = replace(QUICK, patience=0.6)
+"""For a test that waits until patience ends."""
 
 
 def client_of(*fakes: FakeController, policy: Policy = QUICK, warn: Callable[[str], None] | None = None) -> Client:
@@ -31,10 +35,8 @@ def request() -> route_pb2.DispatchRequest:
 
 @pytest.fixture
 async def other() -> AsyncIterator[FakeController]:
-    fake = FakeController("other")
-    fake.start()
-    yield fake
-    fake.stop()
+    with FakeController("other") as fake:
+        yield fake
     assert fake.unused() == {}
 
 
@@ -59,26 +61,28 @@ async def test_a_controller_that_dies_is_replaced_by_the_next_entry_and_that_is_
 
 async def test_a_lost_controller_is_dialled_again_while_patience_lasts(root: FakeController) -> None:
     told: list[str] = []
-    policy = Policy(patience=5, base=0.05, cap=0.1)
-    async with client_of(root, policy=policy, warn=told.append) as client:
+    async with client_of(root, warn=told.append) as client:
         await client.controller()
         root.stop()
         root.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse())
         call = asyncio.create_task(client.status())
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(root.start, root.address)
+        while not told:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(root.start)
         await call
     [warning] = told
     assert warning.startswith(root.address)
-    assert warning.endswith("dialling again for 5 s")
+    assert warning.endswith("dialling again for 40 s")
 
 
 async def test_patience_ends(root: FakeController) -> None:
-    async with client_of(root) as client:
+    async with client_of(root, policy=BRIEF) as client:
         await client.controller()
         root.stop()
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(Unavailable):
             await client.status()
+        with pytest.raises(Unavailable) as caught:
+            await client.controller()
         assert caught.value.reason == "CONTROLLER_UNREACHABLE"
 
 
@@ -101,9 +105,9 @@ async def test_a_dispatch_is_never_offered_to_a_second_controller_before_it_is_a
 ) -> None:
     root.will("Dispatch", [HANG])
     sent = request()
-    async with client_of(root, other) as client:
+    async with client_of(root, other, policy=BRIEF) as client:
         waiting = asyncio.create_task(finished(client.dispatch(sent)))
-        await asyncio.to_thread(root.asked.wait, 5)
+        assert await asyncio.to_thread(root.asked.wait, 40)
         await asyncio.to_thread(root.stop)
         with pytest.raises(Unavailable) as caught:
             await waiting
@@ -132,16 +136,17 @@ async def test_a_stream_that_ends_without_a_word_counts_as_lost(root: FakeContro
 
 async def test_a_controller_that_stays_busy_is_told_as_it_is(root: FakeController) -> None:
     busy = ResourceExhausted("TOO_MANY_DISPATCHES", "busy", retry_after=0.2)
-    root.will("Dispatch", busy, busy, busy)
-    async with client_of(root) as client:
+    root.will("Dispatch", *[busy] * 50)
+    async with client_of(root, policy=BRIEF) as client:
         with pytest.raises(ResourceExhausted):
             await finished(client.dispatch(request()))
+    root.forget("Dispatch")
 
 
 async def test_a_controller_that_was_lost_and_is_then_busy_may_have_accepted(root: FakeController) -> None:
     busy = ResourceExhausted("TOO_MANY_DISPATCHES", "busy", retry_after=0.2)
     root.will("Dispatch", Unavailable("SHUTTING_DOWN", "stopping"), *[busy] * 50)
-    async with client_of(root) as client:
+    async with client_of(root, policy=BRIEF) as client:
         with pytest.raises(Unavailable) as caught:
             await finished(client.dispatch(request()))
     assert caught.value.reason == "ACCEPTANCE_UNKNOWN"
@@ -165,13 +170,19 @@ async def test_a_payload_is_put_where_the_dispatch_goes_and_twice_at_most(root: 
 
 
 async def test_a_payload_that_is_refused_by_its_name_ends_with_the_reason(root: FakeController) -> None:
-    answers: list[object] = [ResourceExhausted("PAYLOAD_TOO_LARGE", "too large")] * 8
+    def refusing(seconds: float) -> Callable[[object], ResourceExhausted]:
+        def refuse(request: object) -> ResourceExhausted:
+            time.sleep(seconds)  # the fake's time, in a thread of its own
+            return ResourceExhausted("PAYLOAD_TOO_LARGE", "too large")
+
+        return refuse
+
     root.hasty = True
     large = request()
     large.command.noop.padding = bytes(12 * 1024 * 1024)
     async with client_of(root) as client:
-        for _ in range(4):
-            root.will("PutPayload", *answers[:2])
+        for late in (0, 0, 0.7, 0.7, 0.7):
+            root.will("PutPayload", *[refusing(late)] * 2)
             with pytest.raises(ResourceExhausted) as caught:
                 await finished(client.dispatch(large))
             assert caught.value.reason == "PAYLOAD_TOO_LARGE"
@@ -197,7 +208,7 @@ async def test_a_watch_that_broke_inside_its_listing_lists_again_from_the_start(
     assert seen == ["a", "b", "uid-a", "mark", "uid-b", "mark"]
 
 
-BACK = replace(QUICK, back=0.05, patience=5)
+BACK = replace(QUICK, back=0.05)
 
 
 async def test_a_watch_goes_back_to_the_first_entry_and_tells_nothing_twice(
@@ -227,7 +238,7 @@ async def test_a_watch_goes_back_to_the_first_entry_and_tells_nothing_twice(
         heard_since.last_seen.GetCurrentTime()
         after = [event(put=one) for one in (heard_since, gone, cluster("c", state="OFFLINE"))]
         root.will("WatchClusters", [*after, mark, event(put=cluster("d"), resume_token="2"), HANG])
-        await asyncio.to_thread(root.start, root.address)
+        await asyncio.to_thread(root.start)
         assert await see(events, 4) == ["b", "c", "mark", "d"]
         assert await client.address() == root.address
         await events.aclose()  # type: ignore[attr-defined]
@@ -261,7 +272,7 @@ async def test_a_watch_does_not_call_gone_what_its_entry_cannot_see(
         assert await see(events, 2) == ["uid-b2", "mark"]
         after = [event(put=one) for one in (cluster("root", path=["root"]), below[0], beside[0])]
         root.will("WatchClusters", [*after, mark, HANG])
-        await asyncio.to_thread(root.start, root.address)
+        await asyncio.to_thread(root.start)
         assert await see(events, 2) == ["uid-w2", "mark"], "w1 is as it was"
         await events.aclose()  # type: ignore[attr-defined]
     assert "other answers instead, for itself and what is below it" in told[0]
@@ -271,7 +282,7 @@ async def test_who_answers_a_watch_of_a_dispatch_is_told_once_each_time_it_chang
     root: FakeController, other: FakeController
 ) -> None:
     root.will("WatchDispatch", story([target("a", "RUNNING")], HANG))
-    other.will("WatchDispatch", *[Unavailable("ORIGIN_UNREACHABLE", "the origin does not answer")] * 999)
+    other.will("WatchDispatch", *[Unavailable("ORIGIN_UNREACHABLE", "the origin does not answer")] * 9999)
     root.will("WatchDispatch", story([target("a", "RUNNING")], target("a", "SUCCEEDED")))
     told: list[str] = []
     async with client_of(root, other, policy=replace(BACK, back=9), warn=told.append) as client:
@@ -279,10 +290,10 @@ async def test_who_answers_a_watch_of_a_dispatch_is_told_once_each_time_it_chang
         assert (await anext(events)).HasField("accepted")
         await asyncio.to_thread(root.stop)
         following = asyncio.create_task(finished(events))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(40):
             while len(other.requests["WatchDispatch"]) < 3:
                 await asyncio.sleep(0.01)
-        await asyncio.to_thread(root.start, root.address)
+        await asyncio.to_thread(root.start)
         assert await following == ["accepted", "changed", "summary"]
         other.forget("WatchDispatch")
     assert "other answers instead" in told[0]
@@ -300,7 +311,7 @@ async def test_a_watch_of_a_dispatch_goes_back_but_not_to_an_entry_that_does_not
         await asyncio.to_thread(root.stop)
         events = client.watch_dispatch("root/1f", exists=True)
         assert (await anext(events)).HasField("accepted")
-        await asyncio.to_thread(root.start, root.address)
+        await asyncio.to_thread(root.start)
         assert (await anext(events)).HasField("accepted"), "again at the other: root does not know it"
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(events), 0.5)
@@ -310,7 +321,7 @@ async def test_a_watch_of_a_dispatch_goes_back_but_not_to_an_entry_that_does_not
     async with client_of(root, other, policy=BACK) as client:
         events = client.watch_dispatch("root/1f", exists=True)
         assert (await anext(events)).HasField("accepted")
-        await asyncio.to_thread(root.start, root.address)
+        await asyncio.to_thread(root.start)
         assert await finished(events) == ["accepted", "changed", "summary"]
 
 

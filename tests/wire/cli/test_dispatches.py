@@ -10,6 +10,7 @@ import pytest
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
+from ote.cli import sending
 from ote.client.payloads import PIECE_BYTES
 from ote.model.errors import (
     FailedPrecondition,
@@ -94,9 +95,13 @@ def test_a_target_that_did_not_succeed_is_exit_code_3(root: FakeController, ctl:
     assert ctl("apply", "-f", hello, "--clusters", "*").exit_code == 3
 
 
+IN_TIME = "3s"
+"""For a test that waits for the end of the time: enough for the controller's answers before it."""
+
+
 def test_what_is_not_final_in_time_is_exit_code_4_and_how_to_follow(root: FakeController, ctl: Ctl, hello: str) -> None:
     root.will("Dispatch", story([target("a", "RUNNING"), target("b", "QUEUED", "offline")], HANG))
-    out = ctl("apply", "-f", hello, "--clusters", "a,b", "--timeout", "300ms", "-o", "json")
+    out = ctl("apply", "-f", hello, "--clusters", "a,b", "--timeout", IN_TIME, "-o", "json")
     assert out.exit_code == 4
     name = json.loads(out.stdout)["dispatch"]
     assert out.stderr.splitlines()[-1] == f"the dispatch goes on; to follow: ote-ctl dispatch watch {name}"
@@ -105,7 +110,7 @@ def test_what_is_not_final_in_time_is_exit_code_4_and_how_to_follow(root: FakeCo
 def test_what_is_not_final_says_at_last_what_it_waits_for(root: FakeController, ctl: Ctl, hello: str) -> None:
     last = target("a", "RUNNING", "0 of 1 ready; CrashLoopBackOff")
     root.will("Dispatch", story([target("a", "RUNNING", "0 of 1 ready")], last, HANG))
-    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", "300ms")
+    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", IN_TIME)
     assert out.stderr.splitlines()[1:3] == ["a  RUNNING  0 of 1 ready", "a  RUNNING  0 of 1 ready; CrashLoopBackOff"]
 
 
@@ -122,7 +127,7 @@ def test_nobody_waits_for_clusters_that_are_offline(root: FakeController, ctl: C
         f"2 clusters are offline and get it when they are back, within --ttl; to follow: ote-ctl dispatch watch {name}",
     ]
     assert ctl("apply", "-f", hello, "--clusters", "*", "--timeout", "0").exit_code == 3
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 45, "of the minute that others are waited for"
 
 
 def test_who_is_offline_is_waited_for_when_its_time_is_over_before_ours(
@@ -135,23 +140,26 @@ def test_who_is_offline_is_waited_for_when_its_time_is_over_before_ours(
         yield from rest
 
     root.will("Dispatch", expiring)
-    out = ctl("apply", "-f", hello, "--clusters", "a", "--ttl", "1500ms", "--timeout", "20s")
+    out = ctl("apply", "-f", hello, "--clusters", "a", "--ttl", "1500ms", "--timeout", "45s")
     assert (out.exit_code, out.stdout) == (3, "a  EXPIRED  not back in time\n")
 
 
-def test_a_cluster_that_only_moves_to_another_parent_is_waited_for(root: FakeController, ctl: Ctl, hello: str) -> None:
+def test_a_cluster_that_only_moves_to_another_parent_is_waited_for(
+    root: FakeController, ctl: Ctl, hello: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_HELD_FOR", 2.0)
+
     def moving(request: object) -> Iterator[object]:
         first, *rest = story([target("a", "QUEUED")], target("a", "SENT"), target("a", "SUCCEEDED"))(request)
         yield first
-        time.sleep(0.3)  # the fake's time, in a thread of its own
         yield rest[0]
-        time.sleep(1.2)
+        time.sleep(2.5)  # the fake's time, in a thread of its own
         yield from rest[1:]
 
     def crowded(request: object) -> Iterator[object]:
         first, *rest = story([target("a", "QUEUED", reason="BUSY")], target("a", "SUCCEEDED"))(request)
         yield first
-        time.sleep(1.2)
+        time.sleep(2.5)
         yield from rest
 
     root.will("Dispatch", moving, crowded)
@@ -161,7 +169,7 @@ def test_a_cluster_that_only_moves_to_another_parent_is_waited_for(root: FakeCon
 
 def test_what_was_not_accepted_in_time_is_told_so(root: FakeController, ctl: Ctl, hello: str) -> None:
     root.will("Dispatch", [HANG])
-    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", "200ms")
+    out = ctl("apply", "-f", hello, "--clusters", "a", "--timeout", IN_TIME)
     name = f"root/{root.requests['Dispatch'][0].dispatch_id}"
     assert out.exit_code == 4
     assert out.stderr.splitlines() == [
@@ -302,16 +310,13 @@ def test_a_cut_after_accepted_shows_only_as_time(root: FakeController, ctl: Ctl,
 def test_a_cut_before_accepted_sends_the_same_id_to_the_same_controller(
     root: FakeController, ctl: Ctl, hello: str
 ) -> None:
-    other = FakeController("other")
-    ctl.entries.append(other.start())
-    try:
+    with FakeController("other") as other:
+        ctl.entries.append(other.address)
         root.will("Dispatch", Unavailable("SHUTTING_DOWN", "stopping"), story([target("a", "SUCCEEDED")]))
         assert ctl("apply", "-f", hello, "--clusters", "a").exit_code == 0
         first, second = root.requests["Dispatch"]
         assert first == second
         assert not other.requests
-    finally:
-        other.stop()
 
 
 def test_a_controller_that_is_busy_is_asked_again(root: FakeController, ctl: Ctl, hello: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ote.api.trust.v1 import trust_pb2
 from ote.client.contexts import Context, Contexts, Entry, load_contexts, save_contexts
 from ote.model.errors import Unavailable
 from ote.pki import Authority
+from ote.rpc.address import reserve
 from tests.wire.cli.conftest import Ctl
 from tests.wire.cli.fake import FakeController, cluster
 
@@ -187,10 +189,17 @@ def test_completion_prints_a_script(ctl: Ctl, shell: str) -> None:
     assert "_OTE_CTL_COMPLETE" in ctl.ok("completion", shell)
 
 
-def test_the_second_entry_is_tried_when_the_first_does_not_answer(root: FakeController, tmp_path: Path) -> None:
-    gone = FakeController()
-    address = gone.start()
-    gone.stop()
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address at which nobody answers."""
+    address, held = reserve("127.0.0.1")
+    with held:
+        yield address
+
+
+def test_the_second_entry_is_tried_when_the_first_does_not_answer(
+    root: FakeController, address: str, tmp_path: Path
+) -> None:
     root.will("GetControllerStatus", cluster_pb2.GetControllerStatusResponse(self=root.me))
     result = Ctl(tmp_path, [address, root.address])("status")
     assert result.exit_code == 0
@@ -198,10 +207,9 @@ def test_the_second_entry_is_tried_when_the_first_does_not_answer(root: FakeCont
     assert result.stderr.endswith("; root answers instead, for itself and what is below it\n")
 
 
-def test_an_entry_that_is_asked_for_has_no_other_in_its_place(root: FakeController, tmp_path: Path) -> None:
-    gone = FakeController()
-    address = gone.start()
-    gone.stop()
+def test_an_entry_that_is_asked_for_has_no_other_in_its_place(
+    root: FakeController, address: str, tmp_path: Path
+) -> None:
     save_contexts(
         tmp_path / "config.yaml", Contexts("", (Context("x", (Entry(address, "top.ote"), Entry(root.address))),))
     )

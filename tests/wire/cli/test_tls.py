@@ -24,10 +24,8 @@ def tree() -> Authority:
 
 @pytest.fixture
 def east(tree: Authority) -> Iterator[FakeController]:
-    fake = FakeController("east", tls=member(tree, "east"))
-    fake.start()
-    yield fake
-    fake.stop()
+    with FakeController("east", tls=member(tree, "east")) as fake:
+        yield fake
     assert fake.unused() == {}
 
 
@@ -64,7 +62,7 @@ def test_grpc_adds_no_words_of_its_own(tree: Authority, east: FakeController, tm
     context(tree, ctl, Entry(east.address, "root.ote"))
     for verb in (["status"], ["apply", "-f", "-", "--clusters", "a"], ["shim", "info", "localhost:1"]):
         ended = subprocess.run(
-            program(*verb), input=b"kind: A\nmetadata: {name: a}", capture_output=True, env=environment(ctl), timeout=20
+            program(*verb), input=b"kind: A\nmetadata: {name: a}", capture_output=True, env=environment(ctl), timeout=45
         )
         assert (ended.returncode, ended.stdout, ended.stderr.count(b"\n")) == (5, b"", 1), ended.stderr
 
