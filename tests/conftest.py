@@ -22,7 +22,7 @@ hypothesis.settings.load_profile("ote")
 
 REAL = os.environ.get("OTE_REAL") == "1"
 CACHE = Path(os.environ.get("OTE_CACHE") or Path.home() / ".cache" / "ote")
-GRACE = 2.0
+GRACE = 10.0
 """Seconds in which a task that is being cancelled may end after its test."""
 
 

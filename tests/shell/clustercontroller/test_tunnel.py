@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from ote.api.route.v1 import tunnel_pb2
+from ote.clustercontroller import tunnel
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.lanes import Budget
 from ote.clustercontroller.tunnel import ParentLink
 from ote.clustercontroller.wire.codec import decode_up, write_down
+
+pytestmark = [pytest.mark.looptime]
 
 WELCOME = m.Welcome("root", "0" * 32, "i", m.Standing(1, 0), True, [], 2000, 5000, 0)
 
@@ -42,15 +47,16 @@ def result(target: str) -> m.Report:
     return m.Report("0" * 32, 1, "d" * 32, target, m.RESULT, state="SUCCEEDED")
 
 
-async def test_results_of_many_targets_share_frames_and_those_of_one_wait_for_nobody() -> None:
+async def test_results_of_many_targets_share_frames_and_those_of_one_wait_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tunnel, "_now", lambda: asyncio.get_running_loop().time())
     stream, events = Stream(), asyncio.Queue[ev.Event]()
 
     async def connect() -> Any:
         return stream
 
-    door = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    host, port = door.sockets[0].getsockname()
-    dial = fx.Dial(1, m.Alternate("root", "0" * 32, f"{host}:{port}"), m.Hello("region", "1" * 32, "i", 1, None))
+    dial = fx.Dial(1, m.Alternate("root", "0" * 32, "unix:/root"), m.Hello("region", "1" * 32, "i", 1, None))
     link = ParentLink(dial, events.put_nowait, Budget(), connect, lambda number: None)
     running = asyncio.create_task(link.run())
     assert [await events.get(), await events.get()] == [ev.DialReached(1), ev.DialWelcome(1, WELCOME)]
@@ -76,4 +82,3 @@ async def test_results_of_many_targets_share_frames_and_those_of_one_wait_for_no
     assert stream.written == [[result("i"), result("j")]]
     link.close("")
     await running
-    door.close()

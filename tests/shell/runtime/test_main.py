@@ -43,7 +43,7 @@ async def start(*arguments: str) -> asyncio.subprocess.Process:
 async def test_the_first_signal_stops_gently(number: signal.Signals) -> None:
     process = await start()
     process.send_signal(number)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         out, _ = await process.communicate()
     assert (out, process.returncode) == (b"stopping\n", 7)
 
@@ -52,7 +52,7 @@ async def test_the_second_signal_ends_at_once() -> None:
     process = await start("slow")
     assert process.stdout is not None
     process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         await process.communicate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -31,12 +32,12 @@ class Things:
 
 
 async def take(stream: AsyncGenerator[Change[str, int], None], count: int) -> list[tuple[str, str | None, int | None]]:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         return [(c.kind.value, c.key, c.value) for c in [await anext(stream) for _ in range(count)]]
 
 
 async def last(stream: AsyncGenerator[Change[str, int], None], count: int) -> str:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         return [await anext(stream) for _ in range(count)][-1].token
 
 
@@ -161,7 +162,8 @@ async def test_many_waiting_keys_are_handed_over_in_linear_time() -> None:
         await take(stream, 1)
         for i in range(50_000):
             things.put(str(i), i)
-        async with asyncio.timeout(5):
-            for i in range(50_000):
-                change = await anext(stream)
-                assert (change.kind, change.value) == (ChangeKind.PUT, i)
+        begun = time.process_time()
+        for i in range(50_000):
+            change = await anext(stream)
+            assert (change.kind, change.value) == (ChangeKind.PUT, i)
+        assert time.process_time() - begun < 5

@@ -30,7 +30,7 @@ class Running:
         writer.write(request)
         answer = b""
         with suppress(ConnectionError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 answer = await reader.read()
         await close(writer)
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -88,20 +88,23 @@ async def test_head_has_no_body(running: Running) -> None:
 async def test_peers_that_say_nothing_are_closed_and_disturb_nobody(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TIMEOUT", 0.2)
+    monkeypatch.setattr(http, "TIMEOUT", 2)
     silent = [await asyncio.open_connection(*running.address) for _ in range(20)]
     assert await running.get("/healthz") == (200, "ok\n")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         assert await asyncio.gather(*(reader.read() for reader, _ in silent)) == [b""] * 20
     for _, writer in silent:
         await close(writer)
 
 
-async def test_more_connections_than_allowed_are_closed_at_once(running: Running) -> None:
+async def test_more_connections_than_allowed_are_closed_at_once(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", 30)
     held = [await asyncio.open_connection(*running.address) for _ in range(http.MAX_CONNECTIONS)]
-    await asyncio.sleep(0.05)
     assert await running.get("/healthz") == (0, "")
     for _, writer in held:
         await close(writer)
-    await asyncio.sleep(0.05)
-    assert await running.get("/healthz") == (200, "ok\n")
+    async with asyncio.timeout(30):
+        while await running.get("/healthz") != (200, "ok\n"):
+            await asyncio.sleep(0.01)

@@ -19,7 +19,7 @@ from tests.wire.cli.conftest import Ctl
 from tests.wire.cli.fake import HANG, FakeController, cluster, done, story, target
 
 CHECKOUT = Path(__file__).parents[3]
-SECONDS = 20
+SECONDS = 45
 
 
 def environment(ctl: Ctl) -> dict[str, str]:
