@@ -11,7 +11,7 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.cli import facts
 from ote.cli.exits import Exit
-from ote.cli.output import Column, Format, as_json, print_table, show, state_text
+from ote.cli.output import Column, Format, as_json, plain, print_table, show, state_text
 from ote.cli.params import clusters_option, labels_option, output_option, selector_options, timeout_option
 from ote.cli.program import Nouns, connected, note
 from ote.cli.sending import Sending, selector_of, send_and_show
@@ -196,12 +196,12 @@ def _print_detail(one: Document) -> None:
         "State": state_text(one["state"]) + (f" since {one['state_since']}" if one["state_since"] else ""),
         "Last seen": one["last_seen"] or "never",
         "Path": " / ".join(one["path"]),
-        "Home": "" if _at_home(one) else _home_text(one),
+        "Home": "" if _at_home(one) else plain(_home_text(one)),
         "Draining": "yes" if one["draining"] else "",
         "Labels": mapping_text(one["labels"]),
         "Tags": ", ".join(one["tags"]),
         "Shim": _shim_detail(one["shim"]) if one["shim"] else "none",
-        "Workloads": ", ".join(f"{count} {kind}" for kind, count in status.get("workloads", {}).items()),
+        "Workloads": plain(", ".join(f"{count} {kind}" for kind, count in status.get("workloads", {}).items())),
         "Pods": _pods_detail(one) if status else "",
         "In use": usage_text(status) if status and any(status["capacity"].values()) else "",
         "As of": f"{age(one['status_as_of'])} ago; it does not answer now" if one["status_stale"] else "",

@@ -13,7 +13,7 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.cli.exits import Exit, of_states
 from ote.cli.kinds import kinds_of, split_reference
-from ote.cli.output import Column, Format, print_table, show
+from ote.cli.output import Column, Format, plain, print_table, show
 from ote.cli.params import namespace_option, output_option, selector_options, timeout_option
 from ote.cli.program import Failure, connected, note
 from ote.cli.sending import Sending, read, selector_of, warn_of_unknown_names
@@ -114,7 +114,7 @@ def _note_errors(document: Document) -> None:
         same.setdefault(f"{error['state']} {error['message']}".rstrip(), []).append(error["cluster"])
     for text, names in same.items():
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        note(f"{', '.join(names[:_NAMES_SHOWN])}{more}: {text}")
+        note(f"{', '.join(names[:_NAMES_SHOWN])}{more}: {plain(text)}")
 
 
 async def _with_shim(client: Client) -> cluster_pb2.Selector:

@@ -90,7 +90,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     """Prints a table without lines, as wide as it needs to be, or fitted to the terminal."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else _WIDE
-    cells = [[_plain(cell) for cell in row] for row in rows]
+    cells = [[plain(cell) or "-" for cell in row] for row in rows]
     kept = _fitting(columns, cells, width)
     widths = _widths([columns[index].title for index in kept], [[row[index] for index in kept] for row in cells], width)
     titles = [columns[index].title for index in kept]
@@ -100,8 +100,9 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         click.echo(_with_colours(line, [row[index] for index in kept]) if coloured() else line)
 
 
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text) or "-"
+def plain(text: str) -> str:
+    """A text on one line, as a terminal may have it: what clusters say of themselves is a stranger's word."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:

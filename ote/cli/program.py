@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from ote.cli.exits import Exit, of_error
+from ote.cli.output import plain
 from ote.model.errors import OteError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def connected(work: Callable[[Client], Awaitable[T]]) -> T:
     async def run() -> T:
         from ote.client.client import Client
 
-        async with Client(context, warn=lambda text: note(f"warning: {text}")) as client:
+        async with Client(context, warn=lambda text: note(f"warning: {plain(text)}")) as client:
             return await work(client)
 
     return asyncio.run(run())
@@ -86,7 +87,7 @@ class Failure(click.ClickException):
     """An error as one line on stderr."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(plain(" ".join(message.split())))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
 
     def show(self, file: IO[Any] | None = None) -> None:

@@ -14,7 +14,7 @@ import click
 
 from ote.api.route.v1 import route_pb2
 from ote.cli.exits import FINAL
-from ote.cli.output import Format, on_terminal, state_text
+from ote.cli.output import Format, on_terminal, plain, state_text
 from ote.cli.program import note
 from ote.cli.story import Story
 from ote.cli.views import target_state, target_view
@@ -52,7 +52,7 @@ def target_line(target: route_pb2.Target) -> str:
     says_more = view["message"].upper() not in ("", view["state"])
     if says_more and (view["state"] != "SUCCEEDED" or not parts):
         parts.append(view["message"])
-    return "  ".join([view["cluster"], state_text(view["state"]), ", ".join(parts)]).rstrip()
+    return "  ".join([view["cluster"], state_text(view["state"]), plain(", ".join(parts))]).rstrip()
 
 
 class Silent:
@@ -161,7 +161,7 @@ class Live:
         for target in sorted(story.targets.values(), key=lambda target: target.cluster):
             state = target_state(target)
             style = _STYLES.get(state, "red")
-            message = Text(target_view(target)["message"], overflow="ellipsis", no_wrap=True)
+            message = Text(plain(target_view(target)["message"]), overflow="ellipsis", no_wrap=True)
             grid.add_row(target.cluster, Text(state, style=style), message)
         return grid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ote.cli.exits import Exit
-from ote.cli.output import Column, Format, print_table, show
+from ote.cli.output import Column, Format, plain, print_table, show
 from ote.cli.params import output_option
 from ote.cli.program import Nouns, connected, note
 from ote.cli.views import route_view
@@ -85,6 +85,6 @@ def trace(name: str, output: Format) -> None:
         names=lambda: [hop.cluster for hop in hops],
     )
     if answer.message:
-        note(answer.message)
+        note(plain(answer.message))
     if any(hop.rtt_ms < 0 for hop in hops):
         click.get_current_context().exit(Exit.TARGET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ote.cli.output import Column, Format, print_table, show
+from ote.cli.output import Column, Format, plain, print_table, show
 from ote.cli.params import output_option
 from ote.cli.program import connected
 from ote.cli.views import Document, age, size_text, status_view, totals_text
@@ -72,7 +72,7 @@ def _print_problems(one: Document) -> None:
     for problem in one["problems"]:
         since = f" for {age(problem['since'])}" if problem["since"] else ""
         cluster = f" {problem['cluster']}" if problem["cluster"] else ""
-        click.echo(click.style(problem["reason"], fg="red") + f"{cluster}{since}: {problem['message']}")
+        click.echo(click.style(problem["reason"], fg="red") + f"{cluster}{since}: {plain(problem['message'])}")
     click.echo()
 
 

@@ -222,6 +222,8 @@ class StatusReport:
     def _cluster_problems(self, found: list[cluster_pb2.Problem]) -> None:
         registry = self.core.registry
         for entry in registry.entries.values():
+            if len(found) >= _MAX_PROBLEMS:
+                return
             state = registry.state(entry.uid)
             since = self.wall(registry.since(entry.uid))
             if state == OFFLINE:

@@ -23,6 +23,9 @@ from ote.pki.keys import public_der
 _SPIFFE = re.compile(r"spiffe://[A-Za-z0-9.-]+/[A-Za-z0-9_./-]+")
 """No user, port, query or escape: nothing that another reader, such as TLS, could take for another host."""
 
+_MAX_PEM = 32 * 1024
+"""Bytes of a chain: that of the deepest tree takes a third of it, and each certificate costs a signature to verify."""
+
 
 def identity_of(cert_pem: bytes) -> Identity:
     """Reads the first certificate of a PEM; the chain was verified by TLS.
@@ -105,6 +108,8 @@ def split_chain(chain_pem: bytes) -> list[bytes]:
 
 def load_chain(chain_pem: bytes) -> list[x509.Certificate]:
     """The certificates of a PEM chain. Raises Unauthenticated (CERTIFICATE_UNKNOWN)."""
+    if len(chain_pem) > _MAX_PEM:
+        raise Unauthenticated("CERTIFICATE_UNKNOWN", "the certificate chain is longer than any of a tree")
     try:
         return x509.load_pem_x509_certificates(chain_pem)
     except ValueError:

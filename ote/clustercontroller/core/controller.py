@@ -34,6 +34,8 @@ _NEWS_INTERVAL = 0.1
 """Seconds between two messages of news to the parent; the first change after a quiet time leaves at once."""
 _NEWS_BYTES = 24 * 1024
 _BUSY_MS = 100
+_MOST_OWED = 10_000
+"""Evictions of unknown members that are kept for the parent while there is none."""
 _FULL_WAIT = 1.0
 """Seconds after which what a full lane to the parent has dropped is said again."""
 
@@ -97,7 +99,7 @@ class Controller:
         self._news_at = self._full_until = float("-inf")
         """When news may be sent at the earliest, and until when the parent's lane counts as full."""
         self._evictions_owed: dict[str, None] = {}
-        """Those that the parent has not been told of, because its lane was full."""
+        """Those that the parent has not been told of: there is none, or its lane was full."""
         self._waiting: list[_Waiting] = []
         self._stopping: tuple[int, list[str]] | None = None
         """Who is answered when the parent has let go, and which children stayed."""
@@ -293,9 +295,9 @@ class Controller:
         self.own.set_home(key(cast(m.Alternate, self.parents.home)))
         self.registry.set_own(self.own.record())
         self.registry.told_nothing()
-        self._evictions_owed.clear()
+        owed, self._evictions_owed = self._evictions_owed, {}
         self._full_until = float("-inf")
-        self._send_evictions(link, sorted(self.registry.evicted))
+        self._send_evictions(link, sorted(self.registry.evicted | owed.keys()))
         self.target.path_changed()
 
     def _detached(self, link: int) -> None:
@@ -380,8 +382,10 @@ class Controller:
         up = self.parents.active_link
         if self.parents.is_root:
             below += unknown
-        elif unknown and up is not None:
-            self.ctx.send(up, m.Evictions(unknown))
+        elif up is not None:
+            self._send_evictions(up, unknown)
+        else:  # the child says it once, at its attach, and this one may find a parent long after
+            self._evictions_owed.update(dict.fromkeys(unknown[: max(0, _MOST_OWED - len(self._evictions_owed))]))
         new = registry.take_evictions(below)
         if new:
             self._tell_evictions(new, but=None)

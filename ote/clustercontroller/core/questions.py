@@ -15,6 +15,8 @@ from ote.clustercontroller.core.router import Router
 from ote.model.errors import DeadlineExceeded, Unavailable
 
 _CALL_TIMEOUT = 10.0
+_UID = 32
+"""Characters."""
 
 ASKED_FROM_BELOW = frozenset(
     {
@@ -59,7 +61,7 @@ class Questions:
     def from_below(self, link: int, via: str, call: m.Call) -> None:
         """A question of a child, or of one below it: in its own name, and nothing that changes what is above."""
         if self._registry.via(call.from_uid) != via:
-            self._ctx.log("warning", "a question in the name of another", via=via, claimed=call.from_uid)
+            self._ctx.log("warning", "a question in the name of another", via=via, claimed=call.from_uid[:_UID])
         elif call.method in ASKED_FROM_BELOW:
             self.pass_on(call, from_above=False)
         else:

@@ -34,7 +34,6 @@ class Self:
 class OwnFacts:
     """Table `self`, key "facts": labels and tags as changed at run time, over the settings."""
 
-    version: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     removed_labels: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)

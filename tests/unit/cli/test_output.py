@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from ote.api.command.v1 import command_pb2
+from ote.api.route.v1 import route_pb2
 from ote.cli.output import Column, print_table
+from ote.cli.reporting import target_line
 
 COLUMNS = [Column("NAME"), Column("STATE"), Column("LABELS", optional=True)]
 ROWS = [["shop-1-with-a-long-name", "ONLINE", "region=eu"], ["b", "OFFLINE", ""]]
@@ -60,3 +63,12 @@ def test_states_have_their_colours_on_a_terminal_only(monkeypatch: pytest.Monkey
 
 def test_what_would_move_the_cursor_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in "".join(printed(80, [["a\x1b[2J", "x\ny", ""]], monkeypatch))
+
+
+def test_what_a_cluster_says_stays_in_its_own_line() -> None:
+    words = "no\nshop-2  SUCCEEDED\x1b[2J"
+    target = route_pb2.Target(cluster="shop-1", state=route_pb2.TARGET_STATE_FAILED, message=words)
+    target.objects.append(command_pb2.ObjectResult(object=command_pb2.ObjectRef(kind="Pod", name=words)))
+    line = target_line(target)
+    assert line.isprintable()
+    assert line.count("shop-2  SUCCEEDED") == 2

@@ -172,6 +172,12 @@ def test_another_trees_chain_is_refused(root: Authority) -> None:
     assert caught.value.reason == "CERTIFICATE_UNKNOWN"
 
 
+def test_a_chain_that_only_costs_time_is_not_verified(root: Authority) -> None:
+    chain = root.issue_cluster(csr(new_key(), "x"), "edge-1", EDGE_UID, 60)
+    with pytest.raises(Unauthenticated, match="longer than any"):
+        verify_chain(chain + 1000 * root.root_pem, root.root_pem, now=NOW)
+
+
 def test_a_leaf_cannot_sign(root: Authority) -> None:
     key = new_key()
     leaf = root.issue_cluster(csr(key, "x"), "edge-1", EDGE_UID, 60)

@@ -52,6 +52,14 @@ def test_a_line_for_people_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("fmt", ["json", "plain"])
+def test_a_peers_words_are_no_lines_of_their_own_and_do_not_move_the_cursor(fmt: LogFormat) -> None:
+    stream = logged(fmt)
+    structlog.get_logger().warning("refused", detail="no\n2026-01-01 [info] all is well\x1b[2J")
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b[2J" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("fmt", ["json", "plain"])
 def test_secrets_are_masked_by_name_and_by_look(fmt: LogFormat) -> None:
     stream = logged(fmt)
     structlog.get_logger().info(

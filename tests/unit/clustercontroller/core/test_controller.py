@@ -341,12 +341,17 @@ def test_a_root_takes_evictions_of_what_it_does_not_know_but_not_from_a_leaf() -
     assert set(seat.core.registry.evicted) == {"never-seen"}
 
 
-def test_without_a_parent_evictions_of_the_unknown_wait_for_the_next_exchange() -> None:
+def test_without_a_parent_evictions_of_the_unknown_wait_for_one_up_to_a_limit() -> None:
     seat = Seat(attached=False)
     east = seat.child("east")
-    seat.from_child(east, m.Evictions(["lost"]))
+    for start in range(0, 12_000, 500):
+        seat.from_child(east, m.Evictions([f"lost-{number:05}" for number in range(start, start + 500)]))
     assert seat.of(fx.Send) == []
     assert set(seat.core.registry.evicted) == set()
+    seat.core.parents.start()
+    seat.attach()
+    told = [uid for evictions in seat.sent(seat.up, m.Evictions) for uid in evictions.uids]
+    assert told == [f"lost-{number:05}" for number in range(10_000)]
 
 
 def test_evicting_the_unknown_is_refused() -> None:
