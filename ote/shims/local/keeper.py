@@ -34,6 +34,8 @@ T = TypeVar("T")
 _log = structlog.get_logger("ote.shims.local")
 _RETRY_SECONDS = 1.0
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_Probe = tuple[str, str, int, bool]
+"""Pod, container, attempt, and whether it is the liveness probe."""
 _Change = tuple[Callable[[Cluster, float], Any], Callable[[Any], Sequence[Write]], "asyncio.Future[Any] | None"]
 
 
@@ -92,16 +94,20 @@ class Keeper:
         self._store = store
         self._driver = driver
         self._waiting: list[_Change] = []
+        self._answers: dict[_Probe, str] = {}
+        """The newest answer of each probe that was not looked at yet."""
         self._work = asyncio.Event()
         self._attempts: dict[tuple[str, str, int], asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
 
-    def load(self) -> None:
-        """Reads what an earlier process committed."""
+    def load(self) -> dict[str, dict[str, int]]:
+        """Reads what an earlier process committed. Returns the last attempt of each container, by the pod's uid."""
         objects = [msgspec.msgpack.decode(value, type=Stored) for _, value in self._store.load(OBJECTS)]
         pods = [msgspec.msgpack.decode(value, type=Pod) for _, value in self._store.load(PODS)]
+        attempts = {pod.uid: {container.name: container.attempt for container in pod.containers} for pod in pods}
         self.cluster.load(objects, pods, self.clock.now())
         self._work.set()
+        return attempts
 
     async def run(self) -> None:
         """Applies changes until it is cancelled; what runs then goes on running."""
@@ -183,6 +189,7 @@ class Keeper:
 
     async def _turn(self) -> None:
         waiting, self._waiting = self._waiting, []
+        answers, self._answers = self._answers, {}
         writes: list[Write] = []
         done: list[tuple[asyncio.Future[Any], Any]] = []
         before = self.cluster.version
@@ -198,6 +205,8 @@ class Keeper:
                 continue
             if future is not None:
                 done.append((future, result))
+        for (uid, name, attempt, liveness), message in answers.items():
+            self.cluster.probed(uid, name, attempt, liveness, message, self.clock.now())
         self.cluster.tick(self.clock.now())
         changes = self.cluster.take()
         writes.extend(_writes(changes))
@@ -277,7 +286,8 @@ class Keeper:
                 continue
 
             def answer(message: str, liveness: bool = liveness) -> None:
-                self.report(lambda cluster, now: cluster.probed(uid, name, attempt, liveness, message, now))
+                self._answers[uid, name, attempt, liveness] = message
+                self._work.set()
 
             asking = probes.ask_for_ever(self._driver, plan, probe, answer, eager=not liveness)
             tasks.append(asyncio.create_task(asking, name=f"probe {plan.pod.name}"))

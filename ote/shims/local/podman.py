@@ -87,7 +87,7 @@ class PodmanDriver:
         """Whether a pod that exists has the port."""
         return any(port in ports for ports in self._held.values())
 
-    async def begin(self, known: set[str]) -> None:
+    async def begin(self, known: Mapping[str, Mapping[str, int]]) -> None:
         """Removes pods that nobody knows any longer."""
         folders = self._pods.iterdir() if self._pods.exists() else ()
         for uid in [path.name for path in folders if path.name not in known]:

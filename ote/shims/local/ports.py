@@ -53,8 +53,9 @@ class Driver(Protocol):
     def holds(self, port: int) -> bool:
         """Whether the driver itself keeps a port for a container that it gave it to before."""
 
-    async def begin(self, known: set[str]) -> None:
-        """Called once before all else: removes what pods left behind that nobody knows any longer."""
+    async def begin(self, known: Mapping[str, Mapping[str, int]]) -> None:
+        """Called once before all else: ends and removes what pods left behind that nobody knows any longer. known: the
+        last attempt of each container, by the pod's uid; later ones are of a state of the store that was lost."""
 
     async def run(self, plan: Plan, started: Callable[[], None]) -> Ended:
         """Starts an attempt, calls started once it runs, and returns when it has ended."""

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ote.shims.local import files
+from ote.shims.local import files, orphans
 from ote.shims.local.core.environment import VolumeFile
 from ote.shims.local.core.manifest import Needs
 from ote.shims.local.core.records import Pod
@@ -105,9 +105,10 @@ class ProcessDriver:
         """Never: a port belongs to whoever listens on it."""
         return False
 
-    async def begin(self, known: set[str]) -> None:
-        """Removes folders of pods that are gone, and writes the supervisor's script."""
+    async def begin(self, known: Mapping[str, Mapping[str, int]]) -> None:
+        """Ends attempts and removes folders of pods that nobody knows, and writes the supervisor's script."""
         await asyncio.to_thread(self._write_supervisor)
+        await orphans.end(await asyncio.to_thread(orphans.unknown_claims, self._pods, known))
         folders = self._pods.iterdir() if self._pods.exists() else ()
         for uid in [path.name for path in folders if path.name not in known]:
             await self.clean(uid)

@@ -19,6 +19,7 @@ from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
 from ote.shims.local.core.workloads import Backoff
+from ote.shims.local.keeper import Keeper
 from ote.shims.local.shim import SERVER_OPTIONS, SERVICE, DriverKind, LocalShim
 
 _ids = itertools.count(1)
@@ -55,6 +56,13 @@ class Local:
         await self._server.stop(0.1)
         await self._shim.stop()
         self._shim = None
+
+    @property
+    def keeper(self) -> Keeper:
+        """The owner of the state of the shim that runs."""
+        assert self._shim is not None
+        assert self._shim._keeper is not None
+        return self._shim._keeper
 
     async def restart(self) -> None:
         await self.stop()

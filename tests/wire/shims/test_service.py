@@ -302,6 +302,40 @@ async def test_a_full_disk_is_told_and_nothing_is_lost_when_there_is_room_again(
     assert (await waiting).outcome == SUCCEEDED
 
 
+async def test_while_the_disk_refuses_only_the_newest_answer_of_a_probe_is_kept(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = {"exec": {"command": ["/bin/sh", "-c", "echo >> asked; test -e good"]}, "periodSeconds": 1}
+    await local.apply(pod("p", shell("sleep 600", readinessProbe=probe)), seconds=0)
+    asked = local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main" / "root" / "asked"
+    keeper = local.keeper
+    full, commit = True, Store.commit
+
+    async def refuse(store: Store, writes: Sequence[Write]) -> None:
+        if full:
+            raise ResourceExhausted("DISK_FULL", "the disk is full")
+        await commit(store, writes)
+
+    async def asked_for(times: int) -> None:
+        async with asyncio.timeout(8):
+            while not asked.exists() or len(asked.read_text()) < times:
+                await asyncio.sleep(0.02)
+
+    monkeypatch.setattr(Store, "commit", refuse)
+    monkeypatch.setattr("ote.shims.local.keeper._RETRY_SECONDS", 0.05)
+    waiting = asyncio.create_task(local.apply(config("c", k="v")))
+    await asyncio.sleep(0.1)
+    await asked_for(len(asked.read_text() if asked.exists() else "") + 3)
+    (asked.parent / "good").touch()
+    await asked_for(len(asked.read_text()) + 2)
+    assert len(keeper._waiting) <= 1
+    assert len(keeper._answers) == 1
+    full = False
+    await waiting
+    (found,) = await local.get("Pod")
+    assert found["status"]["containerStatuses"][0]["ready"], "the newest answer is a good one"
+
+
 async def test_reads_that_cannot_be_answered_say_why(local: Local) -> None:
     await local.applied(pod("p", container("sleep", "600"), container("sleep", "600", name="other")))
     cases = [
