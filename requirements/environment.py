@@ -87,10 +87,20 @@ def install(shared: Path, requirements: Path, profile: str) -> None:
     print(f"installing {pins.name} into {shared} (once; about a minute)", flush=True)
     pip = make_environment(shared)
     command = [*pip, "install", "--quiet", "--disable-pip-version-check", "--requirement", str(pins)]
-    if subprocess.run(command, check=False).returncode != 0:
+    if not in_the_end(command):
         fail(OFFLINE.format(pins=pins))
     done.touch()
     print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def in_the_end(command: list[str], pauses: tuple[float, ...] = (5.0, 20.0)) -> bool:
+    """Whether the command ends with 0, if need be when it is tried again: a registry may fail for a moment."""
+    for pause in pauses:
+        if subprocess.run(command, check=False).returncode == 0:
+            return True
+        print(f"failed; trying again in {pause:g} s", flush=True)
+        time.sleep(pause)
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def make_environment(shared: Path) -> list[str]:

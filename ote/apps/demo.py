@@ -24,7 +24,7 @@ from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.apps.localtree import LocalTree, tail, until_online
 from ote.client.client import Client, new_dispatch_id
-from ote.model.errors import Internal, OteError
+from ote.model.errors import DeadlineExceeded, Internal, OteError
 
 HOME = {
     "region-east": "root",
@@ -41,7 +41,8 @@ _ORPHANS = ["edge-1", "edge-2"]
 _MANIFEST = Path(__file__).resolve().parents[2] / "examples" / "hello.yaml"
 _GREETING = "Hello from OTE"
 _CHANGED = "Hello while region-east is gone"
-_PAGE_TIMEOUT = 10.0
+_TIMEOUT = 60.0
+"""For what a healthy tree does in a second or two, and a busy machine much later."""
 
 
 class Steps:
@@ -54,10 +55,14 @@ class Steps:
 
     @contextlib.asynccontextmanager
     async def step(self, title: str) -> AsyncIterator[None]:
+        """Errors: DeadlineExceeded when what is in it was not there in time."""
         self.number += 1
         begun = time.monotonic()
         self._line(f"{self.number}. {title} …", end="" if self._color else "\n")
-        yield
+        try:
+            yield
+        except TimeoutError:
+            raise DeadlineExceeded("NOT_THERE", f"step {self.number} did not hold within {_TIMEOUT:.0f} s") from None
         took = time.monotonic() - begun
         done = self._paint("32", "✓")
         if self._color:
@@ -147,7 +152,7 @@ async def _show(tree: LocalTree, steps: Steps) -> None:
     async with steps.step("join two regions and four edges with tokens, over mutual TLS"):
         await _join(tree)
     async with tree.client() as client:
-        clusters = await until_online(client, HOME, 15.0)
+        clusters = await until_online(client, HOME, _TIMEOUT)
         steps.say(_drawn(clusters))
         async with steps.step("apply examples/hello.yaml to 'edge-*' and fetch a page from each"):
             steps.say(await _apply(client, _MANIFEST.read_text()))
@@ -155,7 +160,7 @@ async def _show(tree: LocalTree, steps: Steps) -> None:
         async with steps.step("kill region-east (SIGKILL): its edges attach elsewhere by themselves"):
             tree.kill("region-east")
             begun = time.monotonic()
-            await _attached_elsewhere(client, 10.0)
+            await _attached_elsewhere(client)
             took = time.monotonic() - begun
         steps.say(f"edge-1 and edge-2 were reachable again {took:.2f} s after the kill")
         steps.say(_drawn(await client.list_clusters()))
@@ -164,7 +169,7 @@ async def _show(tree: LocalTree, steps: Steps) -> None:
             steps.say(await _pages(client, _CHANGED))
         async with steps.step("start region-east again: its edges come home, without a gap"):
             await tree.start("region-east")
-            clusters = await until_online(client, HOME, 30.0)
+            clusters = await until_online(client, HOME, _TIMEOUT)
         steps.say(_drawn(clusters))
 
 
@@ -181,11 +186,11 @@ async def _join(tree: LocalTree) -> None:
         )
     )
     async with tree.client() as client:
-        await until_online(client, HOME, 15.0)
+        await until_online(client, HOME, _TIMEOUT)
 
 
-async def _attached_elsewhere(client: Client, timeout: float) -> None:
-    async with asyncio.timeout(timeout):
+async def _attached_elsewhere(client: Client) -> None:
+    async with asyncio.timeout(_TIMEOUT):
         while True:
             clusters = {cluster.name: cluster for cluster in await client.list_clusters()}
             healed = all(
@@ -217,7 +222,7 @@ async def _dispatch(client: Client, command: command_pb2.Command) -> list[route_
         dispatch_id=new_dispatch_id(), selector=cluster_pb2.Selector(clusters="edge-*"), command=command
     )
     targets: dict[str, route_pb2.Target] = {}
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(_TIMEOUT):
         async for event in client.dispatch(request):
             for target in (*event.accepted.targets, *event.changed.targets):
                 targets[target.cluster] = target
@@ -231,7 +236,7 @@ async def _dispatch(client: Client, command: command_pb2.Command) -> list[route_
 async def _pages(client: Client, expected: str) -> str:
     """Fetch the page of each edge's pod until it says what is expected."""
     lines = []
-    async with asyncio.timeout(_PAGE_TIMEOUT):
+    async with asyncio.timeout(_TIMEOUT):
         while True:
             get = command_pb2.Command(get=command_pb2.Get(kind="Pod"))
             lines = [await _page(target) for target in await _dispatch(client, get)]

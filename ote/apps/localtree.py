@@ -22,7 +22,7 @@ from ote.client.contexts import load_contexts
 from ote.model.errors import DeadlineExceeded, Internal, OteError
 from ote.rpc.address import reserve
 
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 15.0
 _POLL = 0.05
 
@@ -119,7 +119,9 @@ class LocalTree:
                         raise Internal("DID_NOT_START", f"{name} ended at once:\n{tail(node.log)}")
                     await asyncio.sleep(_POLL)
         except TimeoutError:
-            raise Internal("DID_NOT_START", f"{name} does not listen after 20 s:\n{tail(node.log)}") from None
+            raise Internal(
+                "DID_NOT_START", f"{name} does not listen after {_START_TIMEOUT:.0f} s:\n{tail(node.log)}"
+            ) from None
 
     def command(self, node: Node) -> list[str]:
         """The command line of a controller."""
@@ -168,7 +170,7 @@ class LocalTree:
 
 
 async def until_online(
-    client: Client, parents: dict[str, str], timeout: float, state: int = cluster_pb2.CLUSTER_STATE_ONLINE
+    client: Client, parents: dict[str, str], timeout: float = 60.0, state: int = cluster_pb2.CLUSTER_STATE_ONLINE
 ) -> list[cluster_pb2.Cluster]:
     """Wait until each cluster is in `state` under the parent named. Errors: DeadlineExceeded, saying what is
     missing."""

@@ -27,6 +27,8 @@ from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 from ote.rpc.errors import LOST_ANSWER
 
 CALL_SECONDS = 20.0
+EFFECT_SECONDS = 5.0
+"""How long a check waits for effect_done; a shim may never say it, and then takes the next change later."""
 PIECE_BYTES = 262_144
 PUT_PAUSES = (0.0, 0.02, 0.1, 0.5, 2.0)
 """Seconds after each piece, attempt by attempt."""
@@ -169,10 +171,10 @@ class Running:
         """Whether the call has ended."""
         return self._ending is not None
 
-    async def until_effect(self, at_most: float) -> bool:
-        """Wait until the shim says effect_done, the call ends, or `at_most` seconds passed; whether it said so."""
+    async def until_effect(self) -> bool:
+        """Wait a while until the shim says effect_done or the call ends; whether it said so."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + at_most
+        end = loop.time() + EFFECT_SECONDS
         while not self.over and not any(progress.effect_done for progress in self.answer.progress):
             self._changed.clear()
             try:

@@ -31,6 +31,8 @@ from ote.conformance.manifests import READY_ANNOTATION
 Key = tuple[str, str, str]
 Context = grpc.aio.ServicerContext[Any, Any]
 
+WRONG_SECONDS = 1.0
+"""How long a fault can be seen that passes."""
 MAX_BYTES = 16 * 1024 * 1024
 CLUSTER_SCOPED = {"namespace", "node"}
 SEGMENT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -334,8 +336,8 @@ class ReferenceShim(shim_pb2_grpc.ShimServiceServicer):
             return
         if self.fault == "effect-done-too-early":
             entry.say(shim_pb2.ExecuteResponse(progress=command_pb2.Progress(effect_done=True)))
-            await asyncio.sleep(0.3)
-        await asyncio.sleep(0.02 if self.fault in ("cancelled-by-lost-call", "runs-twice-at-once") else 0)
+            await asyncio.sleep(WRONG_SECONDS)
+        await asyncio.sleep(WRONG_SECONDS if self.fault in ("cancelled-by-lost-call", "runs-twice-at-once") else 0)
         objects = [self._put(document) for document in documents]
         self.status_changed.set()
         waiting = [each.object.name for each in objects if not each.ready]

@@ -15,8 +15,7 @@ from ote.conformance import SuiteReport, run_suite
 from ote.conformance.manifests import POD_IMAGE
 from ote.rpc.channel import open_channel
 
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = STOP_SECONDS = 60.0
 
 RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500))
 

@@ -14,10 +14,10 @@ import pytest
 from ote.conformance import CheckStatus, table_text
 from tests.conformance.shim_process import running, suite
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shims"
-BUILD_SECONDS = 180
+BUILD_SECONDS = 600
 
 NEVER_APPLIES = {
     "capabilities.object-kinds",

@@ -41,11 +41,11 @@ def made_image(podman: str, busybox: str, folder: Path) -> None:
     copies = "\n".join(f"COPY busybox /bin/{applet}" for applet in APPLETS)
     (folder / "Containerfile").write_text(f"FROM scratch\n{copies}\n")
     command = [podman, "build", "--quiet", "--tag", IMAGE, str(folder)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
 
 
 @pytest.mark.real
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_local_shim_keeps_the_contract_with_containers(
     real_part: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from tests.e2e.tree_process import controller, until_entered
 pytestmark = pytest.mark.real
 
 PAGE = (Path(__file__).parents[2] / "docs" / "grpcurl.md").read_text()
-SCRIPT_SECONDS = 40.0
+SCRIPT_SECONDS = 180.0
 
 
 def script(part: str) -> str:

@@ -10,17 +10,17 @@ from tests.e2e.trees import Tree, until
 
 
 async def test_a_leaf_that_joined_attached_and_renewed_has_not_loaded_cryptography(tree: Tree) -> None:
-    await tree.start_root("root", "--certificate-lifetime", "4s")
+    await tree.start_root("root", "--certificate-lifetime", "9s")
     leaf = await tree.join("leaf", "root", shim="process")
     certificate = leaf.data_dir / "identity" / "certificate.pem"
     first = certificate.read_bytes()
     async with tree.client() as client:
-        await until_online(client, {"leaf": "root"}, 10.0)
-        await until(lambda: certificate.read_bytes() != first, 10.0, "the leaf has renewed its certificate")
+        await until_online(client, {"leaf": "root"})
+        await until(lambda: certificate.read_bytes() != first, "the leaf has renewed its certificate")
         assert "cryptography" in _libraries(tree.nodes["root"])
         assert "cryptography" not in _libraries(leaf)
         await tree.restart("leaf")
-        await until_online(client, {"leaf": "root"}, 10.0)
+        await until_online(client, {"leaf": "root"})
         assert "cryptography" not in _libraries(leaf)
 
 
@@ -33,7 +33,7 @@ async def test_a_leaf_with_a_folder_of_before_starts(tree: Tree) -> None:
         (leaf.data_dir / "identity" / name).unlink()
     await tree.start("leaf")
     async with tree.client() as client:
-        await until_online(client, {"leaf": "root"}, 10.0)
+        await until_online(client, {"leaf": "root"})
     assert (leaf.data_dir / "identity" / "certificate.json").exists()
 
 

@@ -29,7 +29,8 @@ from ote.rpc.channel import open_channel
 from ote.rpc.tls import TlsIdentity
 
 PROGRAM = [sys.executable, "-m", "ote.apps.local_shim"]
-READY_SECONDS = 15.0
+PATIENT = 60.0
+"""Seconds for what a healthy program does at once, and a starved machine much later."""
 
 
 class Program:
@@ -51,16 +52,16 @@ class Program:
     def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENT)
 
     def terminate(self) -> int:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(10)
+        return self._process.wait(PATIENT)
 
     async def address(self) -> str:
         """Where it listens, from its log."""
-        async with asyncio.timeout(READY_SECONDS):
+        async with asyncio.timeout(PATIENT):
             while not (found := re.search(r'"listen": "([^"]+)", "driver"', (self.folder / "stderr").read_text())):
                 await asyncio.sleep(0.02)
         return found.group(1)
@@ -68,7 +69,7 @@ class Program:
     @contextlib.asynccontextmanager
     async def dialled(self) -> AsyncIterator[shim_pb2_grpc.ShimServiceAsyncStub]:
         async with open_channel(self.listen) as channel:
-            await asyncio.wait_for(channel.channel_ready(), READY_SECONDS)
+            await asyncio.wait_for(channel.channel_ready(), PATIENT)
             yield shim_pb2_grpc.ShimServiceStub(channel)
 
 
@@ -88,7 +89,7 @@ def program(folder: Path) -> Iterator[Program]:
 
 
 def stop(data: Path) -> str:
-    done = subprocess.run([*PROGRAM, "stop", "--data-dir", str(data)], capture_output=True, timeout=30, check=True)
+    done = subprocess.run([*PROGRAM, "stop", "--data-dir", str(data)], capture_output=True, timeout=PATIENT, check=True)
     return done.stdout.decode()
 
 
@@ -99,6 +100,14 @@ async def execute(
     async for response in stub.Execute(shim_pb2.ExecuteRequest(dispatch_id=dispatch_id, command=command)):
         last = response.result
     return last
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended; its parent may not have heard of it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def applying(manifest: dict[str, Any]) -> command_pb2.Command:
@@ -113,7 +122,6 @@ def workload(kind: str, name: str, script: str) -> dict[str, Any]:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-@pytest.mark.timeout(120)
 async def test_killed_at_any_moment_it_starts_nothing_twice_and_loses_nothing(program: Program, folder: Path) -> None:
     chance = random.Random(seed := random.randrange(10**6))
     print(f"seed {seed}")
@@ -121,10 +129,10 @@ async def test_killed_at_any_moment_it_starts_nothing_twice_and_loses_nothing(pr
     numbers = itertools.count()
     waiting: dict[str, dict[str, Any]] = {}
 
-    async def apply_until_it_is_gone(dispatch_id: str, manifest: dict[str, Any]) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            async with program.dialled() as stub:
-                result = await execute(stub, applying(manifest), dispatch_id)
+    async def apply_unless_it_is_gone(dispatch_id: str, manifest: dict[str, Any]) -> None:
+        async with open_channel(program.listen) as channel:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                result = await execute(shim_pb2_grpc.ShimServiceStub(channel), applying(manifest), dispatch_id)
                 assert result.outcome == command_pb2.OUTCOME_SUCCEEDED, result
                 del waiting[dispatch_id]
 
@@ -134,13 +142,15 @@ async def test_killed_at_any_moment_it_starts_nothing_twice_and_loses_nothing(pr
             waiting[f"d{number}"] = workload("Job", f"j{number}", script)
         async with program.dialled():
             pass
-        sending = [asyncio.create_task(apply_until_it_is_gone(*one)) for one in waiting.items()]
+        sending = [asyncio.create_task(apply_unless_it_is_gone(*one)) for one in waiting.items()]
         await asyncio.sleep(chance.uniform(0.0, 0.5))
         program.kill()
         await asyncio.gather(*sending)
         program.start()
+    async with program.dialled():
+        pass
     for one in list(waiting.items()):
-        await apply_until_it_is_gone(*one)
+        await apply_unless_it_is_gone(*one)
     assert waiting == {}
     done = sorted(int(line) for line in effects.read_text().split())
     assert done == list(range(next(numbers)))
@@ -149,15 +159,16 @@ async def test_killed_at_any_moment_it_starts_nothing_twice_and_loses_nothing(pr
 async def test_asked_to_end_it_exits_0_and_its_pods_go_on_until_stop(program: Program, folder: Path) -> None:
     async with program.dialled() as stub:
         await execute(stub, applying(workload("Pod", "p", f'echo $$$$ > "{folder}/pid"; exec sleep 600')), "a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENT):
         while not (folder / "pid").exists() or not (folder / "pid").read_text():
             await asyncio.sleep(0.02)
     pid = int((folder / "pid").read_text())
     assert program.terminate() == 0
     os.kill(pid, 0)
     assert stop(program.data) == "stopped: 1 objects deleted, no pod is left\n"
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    async with asyncio.timeout(PATIENT):
+        while not is_over(pid):
+            await asyncio.sleep(0.02)
     assert list((program.data / "pods").iterdir()) == []
     program.start()
     async with program.dialled():
@@ -177,17 +188,17 @@ async def test_asked_to_end_it_exits_0_and_its_pods_go_on_until_stop(program: Pr
 )
 def test_what_cannot_work_is_refused_in_one_line(folder: Path, options: list[str], said: str) -> None:
     data = [] if "stop" in options else ["--data-dir", str(folder / "data")]
-    done = subprocess.run([*PROGRAM, *options, *data], capture_output=True, timeout=20, check=False, text=True)
+    done = subprocess.run([*PROGRAM, *options, *data], capture_output=True, timeout=PATIENT, check=False, text=True)
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_help_and_version_tell_what_it_is() -> None:
-    told = subprocess.run([*PROGRAM, "--help"], capture_output=True, timeout=20, check=True, text=True).stdout
+    told = subprocess.run([*PROGRAM, "--help"], capture_output=True, timeout=PATIENT, check=True, text=True).stdout
     assert "--data-dir PATH" in told
     assert "Example: ote-local-shim" in told
-    told = subprocess.run([*PROGRAM, "--version"], capture_output=True, timeout=20, check=True, text=True).stdout
+    told = subprocess.run([*PROGRAM, "--version"], capture_output=True, timeout=PATIENT, check=True, text=True).stdout
     assert told == f"ote-local-shim {ote.__version__}\n"
 
 
@@ -206,7 +217,7 @@ async def test_over_tcp_it_serves_the_controllers_it_was_told_and_nobody_else(fo
             async with open_channel(address, tls=tls, server_name="shim-1.shim.ote") as channel:
                 stub = shim_pb2_grpc.ShimServiceStub(channel)
                 try:
-                    await stub.GetShimInfo(shim_pb2.GetShimInfoRequest(), timeout=5)
+                    await stub.GetShimInfo(shim_pb2.GetShimInfoRequest(), timeout=PATIENT)
                 except grpc.aio.AioRpcError as error:
                     return error.code()
                 return grpc.StatusCode.OK

@@ -15,10 +15,10 @@ import pytest
 from tests.conformance.shim_process import running
 from tests.e2e.tree_process import controller, ctl, ctl_json, until_entered, until_online
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shims"
-BUILD_SECONDS = 180
+BUILD_SECONDS = 600
 
 MANIFEST = """\
 apiVersion: v1

@@ -32,7 +32,7 @@ async def test_a_child_whose_link_swallows_bytes_is_elsewhere_within_the_dead_in
     )
     async with cut_link(tree.nodes["region-east"].address) as link, tree.client() as client:
         await tree.join("edge-1", "region-east", "--parent", link.address)
-        await until_online(client, {"edge-1": "region-east"}, 15.0)
+        await until_online(client, {"edge-1": "region-east"})
         setattr(link, lost, False)
         begun = time.monotonic()
         await until_moved(client, "region-east", ["edge-1"], SILENT + SLACK)

@@ -18,6 +18,7 @@ from tests.e2e.trees import (
     OFFLINE,
     ONLINE,
     SLACK,
+    STEADY,
     Tree,
     accepted,
     apply_of,
@@ -55,18 +56,19 @@ async def edges(tree: Tree, parent: str, *names: str, counted: bool = False) -> 
     join = tree.join_counted if counted else tree.join
     await asyncio.gather(*(join(name, parent, token=token) for name in names))
     async with tree.client() as client:
-        await until_online(client, dict.fromkeys(names, parent), 15.0)
+        await until_online(client, dict.fromkeys(names, parent))
 
 
 async def leaves(tree: Tree, parent: str, count: int) -> list[str]:
-    """So many leaves in one process, all below a parent."""
+    """So many leaves in one process, all below a parent, with the options of the tree."""
     token = await tree.token("leaf-*")
-    flags = ("heartbeat=300ms", "dead_after=900ms", "stop_grace=1s")
+    named = zip(tree.options[::2], tree.options[1::2], strict=True)
+    flags = [f"{name.removeprefix('--').replace('-', '_')}={value}" for name, value in named]
     address = tree.nodes[parent].address
     await tree.start_helper("leaves", "tests.e2e.many_leaves", str(tree.folder), address, token, str(count), *flags)
     names = [f"leaf-{number + 1}" for number in range(count)]
     async with tree.client() as client:
-        await until_online(client, dict.fromkeys(names, parent), 30.0)
+        await until_online(client, dict.fromkeys(names, parent))
     return names
 
 
@@ -97,6 +99,7 @@ class Watch:
 async def test_fifty_children_of_a_killed_region_are_reachable_elsewhere_within_a_second_and_home_within_ten(
     tree: Tree,
 ) -> None:
+    tree.options = STEADY
     await two_regions(tree)
     names = await leaves(tree, "region-east", 50)
     async with tree.client() as client:
@@ -138,13 +141,13 @@ async def test_a_killed_root_that_returns_finds_its_tree_whole_and_finishes_what
     )
     async with tree.client() as client:
         running = await accepted(client, apply_of("edge-*", "runs", hold=tmp_path / "go"))
-        await until_target(client, running, {route_pb2.TARGET_STATE_RUNNING}, 10.0)
+        await until_target(client, running, {route_pb2.TARGET_STATE_RUNNING})
         await tree.kill_and_wait("edge-2")
-        await until_state(client, "edge-2", OFFLINE, 10.0)
+        await until_state(client, "edge-2", OFFLINE)
         waiting = await accepted(client, apply_of("edge-*", "waits"))
         await tree.kill_and_wait("root")
         (tmp_path / "go").touch()
-        await until(lambda: tree.notes("edge-1")[:1] == ["runs"], 10.0, "edge-1 goes on without a root")
+        await until(lambda: tree.notes("edge-1")[:1] == ["runs"], "edge-1 goes on without a root")
         await tree.start("edge-2")
         await tree.start("root")
         begun = time.monotonic()
@@ -167,7 +170,7 @@ async def test_a_lost_region_with_all_areas_is_offline_with_its_subtree_and_one_
     )
     await edges(tree, "area-1", "edge-1", "edge-2")
     async with tree.client() as client:
-        await until_online(client, {"area-2": "region-east"}, 10.0)
+        await until_online(client, {"area-2": "region-east"})
         await tree.kill_and_wait("region-east", "area-1", "area-2")
         begun = time.monotonic()
         for name in ("region-east", "area-1", "area-2", "edge-1", "edge-2"):
@@ -183,6 +186,7 @@ async def test_a_lost_region_with_all_areas_is_offline_with_its_subtree_and_one_
 
 
 async def test_drain_moves_children_away_and_off_brings_them_back_and_sigterm_moves_them_too(tree: Tree) -> None:
+    tree.options = STEADY
     await two_regions(tree)
     names = await leaves(tree, "region-east", 10)
     drain = command_pb2.Command(drain=command_pb2.Drain())
@@ -190,10 +194,10 @@ async def test_drain_moves_children_away_and_off_brings_them_back_and_sigterm_mo
         async with Watch(client) as watch:
             target = (await settled(client, request_of("region-east", drain)))["region-east"]
             assert target.state == SUCCEEDED, target.message
-            await until_moved(client, "region-east", names, 5.0)
+            await until_moved(client, "region-east", names, ABRUPT + SLACK)
             await tree.restart("region-east")
-            assert (await until_state(client, "region-east", ONLINE, 10.0)).draining, "draining survives a restart"
-            parents = await until_moved(client, "region-east", names, 1.0)
+            assert (await until_state(client, "region-east", ONLINE)).draining, "draining survives a restart"
+            parents = await until_moved(client, "region-east", names, SLACK)
             assert len(parents) == len(names)
             drain.drain.off = True
             assert (await settled(client, request_of("region-east", drain)))["region-east"].state == SUCCEEDED
@@ -203,5 +207,5 @@ async def test_drain_moves_children_away_and_off_brings_them_back_and_sigterm_mo
         begun = time.monotonic()
         assert await tree.wait("region-east") == 0
         print(f"SIGTERM: ended after {time.monotonic() - begun:.2f} s")
-        await until_moved(client, "region-east", names, 1.0)
+        await until_moved(client, "region-east", names, SLACK)
         assert tail(tree.nodes["region-east"].log, 300).count("children_without_a_place=[]") == 1

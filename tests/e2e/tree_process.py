@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 20.0
-STOP_SECONDS = 20.0
+START_SECONDS = STOP_SECONDS = 60.0
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.apps.localtree import LocalTree, Node, tail, until_online
 from ote.client.client import Client, new_dispatch_id
+from ote.client.connection import Policy
 from ote.model.errors import OteError
 from ote.rpc.address import reserve
 from tests.e2e.counting_shim import Effect, read_effects
@@ -31,9 +32,14 @@ from tests.e2e.counting_shim import Effect, read_effects
 ROOT = Path(__file__).parents[2]
 HEARTBEAT = 0.3
 DEAD_AFTER = 0.9
-SLACK = 2.0
+PATIENT = 60.0
+"""Seconds for what a healthy tree does at once, and a starved one much later."""
+SLACK = 8.0
 """Seconds that a busy machine may add to what is promised."""
 FAST = ("--log-format", "plain", "--heartbeat", "300ms", "--dead-after", "900ms", "--stop-grace", "1s")
+STEADY = ("--log-format", "plain", "--heartbeat", "2s", "--dead-after", "20s", "--stop-grace", "10s")
+"""For trees in which nobody may be lost by being silent for a moment: what is seen there has another cause."""
+POLICY = Policy(dial=20.0, call=PATIENT, patience=PATIENT)
 ONLINE = cluster_pb2.CLUSTER_STATE_ONLINE
 OFFLINE = cluster_pb2.CLUSTER_STATE_OFFLINE
 _POLL = 0.03
@@ -52,6 +58,10 @@ class Tree(LocalTree):
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def client(self, *names: str, policy: Policy | None = None) -> Client:
+        """As that of any tree, and patient."""
+        return LocalTree.client(self, *names, policy=policy or POLICY)
+
     async def join_counted(self, name: str, parent: str, *options: str, token: str = "") -> Node:
         """Join a cluster with a counting shim."""
         await self.start_counting(name)
@@ -61,7 +71,7 @@ class Tree(LocalTree):
         """Start the counting shim of a cluster, and wait until it listens."""
         self._socket(name).unlink(missing_ok=True)
         await self.start_helper(name, "tests.e2e.counting_shim", str(self._socket(name)), str(self._effects(name)))
-        await until(self._socket(name).exists, 15.0, f"the shim of {name} listens")
+        await until(self._socket(name).exists, f"the shim of {name} listens")
 
     async def start_helper(self, name: str, module: str, *arguments: str) -> None:
         """Start a process beside the controllers; its output is in FOLDER/NAME.helper."""
@@ -133,7 +143,7 @@ class Tree(LocalTree):
 # --- waiting ----------------------------------------------------------------------------------------------------------
 
 
-async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = PATIENT) -> None:
     """Wait for a condition; the test fails with `what` when it does not come."""
     end = time.monotonic() + seconds
     while not condition():
@@ -141,12 +151,12 @@ async def until(condition: Callable[[], bool], seconds: float, what: str) -> Non
         await asyncio.sleep(_POLL)
 
 
-async def until_state(client: Client, name: str, state: int, seconds: float) -> cluster_pb2.Cluster:
+async def until_state(client: Client, name: str, state: int, seconds: float = PATIENT) -> cluster_pb2.Cluster:
     """Wait until this entry shows the cluster in a state."""
     return next(c for c in await until_online(client, {name: ""}, seconds, state) if c.name == name)
 
 
-async def until_moved(client: Client, away_from: str, names: Iterable[str], seconds: float) -> dict[str, str]:
+async def until_moved(client: Client, away_from: str, names: Iterable[str], seconds: float = PATIENT) -> dict[str, str]:
     """Wait until these clusters are ONLINE under others than one parent. Answers the parent of each."""
     names = list(names)
     end = time.monotonic() + seconds
@@ -163,7 +173,7 @@ async def until_moved(client: Client, away_from: str, names: Iterable[str], seco
 
 
 async def until_target(
-    client: Client, dispatch: str, states: Iterable[int], seconds: float, cluster: str = ""
+    client: Client, dispatch: str, states: Iterable[int], seconds: float = PATIENT, cluster: str = ""
 ) -> route_pb2.Target:
     """Wait until a target of a dispatch is in one of these states."""
     wanted = set(states)
@@ -219,13 +229,13 @@ async def accepted(client: Client, request: route_pb2.DispatchRequest) -> str:
     raise AssertionError("not accepted")
 
 
-async def settled(client: Client, request: route_pb2.DispatchRequest, seconds: float = 15.0) -> Targets:
+async def settled(client: Client, request: route_pb2.DispatchRequest, seconds: float = PATIENT) -> Targets:
     """Send a dispatch and wait until all its targets are final."""
     async with asyncio.timeout(seconds):
         return await _last([event async for event in client.dispatch(request)])
 
 
-async def watched(client: Client, dispatch: str, seconds: float = 15.0) -> Targets:
+async def watched(client: Client, dispatch: str, seconds: float = PATIENT) -> Targets:
     """Wait until all targets of a dispatch are final."""
     async with asyncio.timeout(seconds):
         return await _last([event async for event in client.watch_dispatch(dispatch)])
@@ -243,7 +253,7 @@ def by_name(targets: Iterable[route_pb2.Target]) -> Targets:
     return {target.cluster: target for target in targets}
 
 
-async def ctl(tree: Tree, *arguments: str, seconds: float = 20.0) -> tuple[int, str, str]:
+async def ctl(tree: Tree, *arguments: str, seconds: float = PATIENT) -> tuple[int, str, str]:
     """ote-ctl with the root's context: exit code, standard output, standard error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ote.apps.ctl", "--config", str(tree.admin), *arguments),

@@ -13,6 +13,20 @@ GRPCURL=v1.9.3
 have() { command -v "$1" >/dev/null; }
 stop() { echo "error: $*" >&2; exit 1; }
 
+again() { # COMMAND …: up to three times, for registries that fail for a moment
+  local pause
+  for pause in 5 20; do
+    "$@" && return
+    echo "failed: $*; trying again in $pause s" >&2
+    sleep "$pause"
+  done
+  "$@"
+}
+install_packages() {
+  apt-get update -qq &&
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" >/dev/null
+}
+
 packages() { # PROGRAM=PACKAGE …: installs the packages of the programs that are missing
   local pair missing=()
   for pair in "$@"; do have "${pair%%=*}" || missing+=("${pair#*=}"); done
@@ -21,8 +35,7 @@ packages() { # PROGRAM=PACKAGE …: installs the packages of the programs that a
     stop "missing: ${missing[*]}. Install them with this system's package manager, then run again"
   fi
   echo "installing ${missing[*]}"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+  again install_packages "${missing[@]}"
 }
 
 packages podman=podman runc=runc busybox=busybox-static node=nodejs npm=npm
@@ -30,7 +43,7 @@ have go || stop "missing: Go, of the version in examples/shims/go/go.mod or newe
 
 if [ ! -x "$bin/grpcurl-$GRPCURL" ]; then
   echo "building grpcurl $GRPCURL"
-  GOBIN="$bin" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL"
+  again env GOBIN="$bin" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL"
   mv "$bin/grpcurl" "$bin/grpcurl-$GRPCURL"
 fi
 ln -sf "grpcurl-$GRPCURL" "$bin/grpcurl"
@@ -41,7 +54,7 @@ example() { # LANGUAGE: builds that example of a shim, again when its sources or
   [ "$(cat "$out/made-from" 2>/dev/null)" != "$sources" ] || return 0
   echo "building the example shim in $1"
   rm -rf "$out"
-  "examples/shims/$1/build.sh" "$out"
+  again "examples/shims/$1/build.sh" "$out"
   echo "$sources" >"$out/made-from"
 }
 

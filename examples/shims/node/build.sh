@@ -9,7 +9,7 @@ rm -rf "$out/proto"
 cp "$here"/*.js "$here/package.json" "$here/package-lock.json" "$out/"
 cp -R "$here/../../../proto" "$out/proto"
 cd "$out"
-npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+npm ci --prefer-offline --ignore-scripts --no-audit --no-fund --loglevel=error
 
 protoc=(protoc)
 command -v protoc >/dev/null || protoc=("${PYTHON:-python3}" -m grpc_tools.protoc)

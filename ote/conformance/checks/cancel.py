@@ -75,7 +75,7 @@ async def observed(probe: Probe) -> None:
     dispatch_id = probe.new_id()
     thing, command = probe.unready(25)
     running = probe.start(command, dispatch_id=dispatch_id)
-    await running.until_effect(1)
+    await running.until_effect()
     state = await probe.cancel(dispatch_id)
     expect(state == "CANCELLING", f"expected CANCELLING for a command that runs, got {state}")
     result = (await running.finish(10)).settled()

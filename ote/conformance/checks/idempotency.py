@@ -126,10 +126,9 @@ async def failure_remembered(probe: Probe) -> None:
 async def attach(probe: Probe) -> None:
     """A second Execute while the first runs: both bring the same result, and the object was created once."""
     dispatch_id = probe.new_id()
-    thing, command = probe.unready(2)
+    thing, command = probe.unready(4)
     running = probe.start(command, dispatch_id=dispatch_id)
-    await running.until_effect(0.5)
-    expect(not running.over, "the command ended before it could be attached to")
+    expect(not await running.ended_within(0.5), "the command ended before it could be attached to")
     second = (await probe.execute(command, dispatch_id=dispatch_id)).settled()
     first = (await running.finish()).settled()
     same(first, second)
@@ -166,7 +165,7 @@ async def lost_running_call(probe: Probe) -> None:
     dispatch_id = probe.new_id()
     thing, command = probe.unready(2)
     running = probe.start(command, dispatch_id=dispatch_id)
-    await running.until_effect(0.5)
+    await running.until_effect()
     await running.drop()
     result = (await probe.execute(command, dispatch_id=dispatch_id)).settled()
     expect(result.outcome == command_pb2.OUTCOME_FAILED, f"expected FAILED (NOT_READY), got {told(result)}")

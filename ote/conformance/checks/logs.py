@@ -40,11 +40,11 @@ async def output(probe: Probe) -> None:
     thing, command = probe.unready(0)
     await probe.done(command)
     got = b""
-    for _ in range(40):
+    for _ in range(80):
         logs = command_pb2.Logs(pod=thing.name, tail_lines=10)
         result = (await probe.execute(command_pb2.Command(logs=logs), dispatch_id="")).settled()
         got = result.output
         if b"conformance" in got:
             return
         await asyncio.sleep(0.25)
-    raise CheckFailed(f"expected the line 'conformance' in the log within 10 s, got {got[:80]!r}")
+    raise CheckFailed(f"expected the line 'conformance' in the log within 20 s, got {got[:80]!r}")

@@ -8,10 +8,13 @@ from ote.api.command.v1 import command_pb2
 from ote.conformance.checks.objects import expect_action
 from ote.conformance.manifests import as_json
 from ote.conformance.model import CheckGroup
-from ote.conformance.probe import Probe, told
+from ote.conformance.probe import EFFECT_SECONDS, Probe, told
 from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 
 check = CheckGroup("progress")
+
+_LONG = 3 * EFFECT_SECONDS
+"""For commands that are watched no longer than until something else has happened."""
 
 
 @check(
@@ -38,12 +41,14 @@ async def one_result_last(probe: Probe) -> None:
 )
 async def effect_done(probe: Probe) -> None:
     """When it is said, get finds the object and the command still runs."""
-    thing, command = probe.unready(3)
-    running = probe.start(command, dispatch_id=probe.new_id())
-    if not await running.until_effect(2.5):
+    dispatch_id = probe.new_id()
+    thing, command = probe.unready(_LONG)
+    running = probe.start(command, dispatch_id=dispatch_id)
+    if not await running.until_effect():
         raise CheckSkipped("the shim never says effect_done: allowed, but the next change waits for readiness then")
     expect(await probe.found(thing) is not None, "effect_done was said, but the object is not there")
     expect(not running.over, "effect_done was said, and the command ended before its readiness was known")
+    await probe.cancel(dispatch_id)
     (await running.finish()).settled()
 
 
@@ -129,9 +134,9 @@ async def unset_watches(probe: Probe) -> None:
 )
 async def next_change(probe: Probe) -> None:
     """A change that is sent after effect_done ends before the earlier one does."""
-    _, command = probe.unready(4)
+    _, command = probe.unready(_LONG)
     running = probe.start(command, dispatch_id=probe.new_id())
-    if not await running.until_effect(3):
+    if not await running.until_effect():
         raise CheckSkipped("the shim never says effect_done")
     await probe.apply(probe.thing())
     expect(not running.over, "the next change waited until the earlier one had ended")
@@ -146,8 +151,8 @@ async def next_change(probe: Probe) -> None:
 )
 async def reads_pass(probe: Probe) -> None:
     """A get is answered while a change runs."""
-    _, command = probe.unready(4)
+    _, command = probe.unready(_LONG)
     running = probe.start(command, dispatch_id=probe.new_id())
-    await running.until_effect(0.5)
+    await running.until_effect()
     (await probe.get(probe.kind)).settled()
     expect(not running.over, "the read waited until the change had ended")

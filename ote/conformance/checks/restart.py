@@ -111,7 +111,7 @@ async def killed_while_observing(probe: Probe) -> None:
     dispatch_id = probe.new_id()
     thing, command = probe.unready(3)
     running = probe.start(command, dispatch_id=dispatch_id)
-    await running.until_effect(2)
+    await running.until_effect()
     await probe.restart()
     await running.finish(5)
     result = (await probe.execute(command, dispatch_id=dispatch_id)).settled()
