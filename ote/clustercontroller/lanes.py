@@ -156,6 +156,7 @@ class Lanes(Generic[E]):
         self._credit = dict.fromkeys(_WEIGHTS, 0)
         self._waiting = 0
         """Items in the queues."""
+        self._closed = False
         self.counters = Counters()
 
     @property
@@ -176,6 +177,8 @@ class Lanes(Generic[E]):
 
     def put(self, lane: Lane, item: E) -> bool:
         """Queue an item, by the lane's rule. Raises Overflow when the session has to end."""
+        if self._closed:
+            return True
         if lane is Lane.BEAT:
             self._beat = item
             return True
@@ -221,8 +224,13 @@ class Lanes(Generic[E]):
             self._budget.traffic.frames_sent += 1
         return frame
 
+    def close(self) -> None:
+        """The link is gone: forget everything that waits, and whatever is still said."""
+        self._closed = True
+        self.clear()
+
     def clear(self) -> None:
-        """Forget everything that waits; the link is gone."""
+        """Forget everything that waits."""
         self._beat = None
         self._waiting = 0
         for lane in self._queues:

@@ -149,7 +149,7 @@ class Shell:
             fx.CancelExecution: lambda e: self.shim.cancel(e.key),
             fx.FetchPayload: lambda e: self.payloads.fetch(e.key, e.payload),
             fx.DropPayload: lambda e: self.payloads.drop(e.key),
-            fx.ServePayload: lambda e: self.payloads.serve(e.link, e.payload),
+            fx.ServePayload: self._serve_payload,
             fx.ClustersChanged: lambda e: self.watchers.clusters_changed(e.uids),
             fx.TargetChanged: lambda e: self.watchers.target_changed(e.dispatch_id, e.uid, e.settled),
             fx.Answer: self._answer,
@@ -340,6 +340,10 @@ class Shell:
         link = self.links.get(effect.link)
         if link is not None and not link.send(effect.item) and type(effect.item) in OWED:
             self._inbox.append(ev.LaneFull(effect.link, effect.item))
+
+    def _serve_payload(self, effect: fx.ServePayload) -> None:
+        if effect.link in self.links:  # else nobody would ever say that it has ended
+            self.payloads.serve(effect.link, effect.payload)
 
     def _close_link(self, effect: fx.CloseLink) -> None:
         link = self.links.pop(effect.link, None)

@@ -106,7 +106,7 @@ class _Writer:
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, grpc.RpcError):
             self.broken = True
         finally:
-            self.lanes.clear()
+            self.lanes.close()
             if self._soon is not None:
                 self._soon.cancel()
 

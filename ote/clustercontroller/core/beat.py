@@ -21,9 +21,16 @@ RESERVE = 1024
 LIMIT = 2**62
 """No beat, epoch, incarnation or number beyond this is believed: nobody may push a counter to where it cannot grow."""
 
+_DEEPEST = 2**16
+
 NEVER = float("inf")
 NONE = Standing(0, 0)
 """Nothing was ever heard of a root."""
+
+
+def believable(standing: Standing) -> bool:
+    """Whether somebody may stand so: what is taken over is told on, and has to fit there."""
+    return standing.beat <= 2 * LIMIT and standing.depth <= _DEEPEST
 
 
 class Tie:

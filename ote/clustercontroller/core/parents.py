@@ -26,7 +26,7 @@ from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core import records
-from ote.clustercontroller.core.beat import LIMIT, NEVER, RootBeat
+from ote.clustercontroller.core.beat import LIMIT, NEVER, RootBeat, believable
 from ote.clustercontroller.core.candidates import Candidates, key, same
 from ote.clustercontroller.core.context import Context, statement
 from ote.clustercontroller.core.links import ACTIVE, ATTACHING, DIALING, HELD, LEAVING, Link, Links
@@ -192,7 +192,7 @@ class Parents:
         next hello, which they say on purpose if the beat does not get there by itself.
         """
         self._tie.told = True
-        if best is None or best.beat > LIMIT:
+        if best is None or best.beat > LIMIT or not believable(best):
             return
         if self._root:
             if self._root.above(best):
@@ -246,8 +246,8 @@ class Parents:
         link.heard = self._ctx.now
         if link.leads_through(self._ctx.uid):
             self._give_up(link, "its path leads through this cluster")
-        elif not self._learn_epoch(welcome.known_epoch):
-            self._give_up(link, "it knows an epoch that cannot be")
+        elif not believable(welcome.standing) or not self._learn_epoch(welcome.known_epoch):
+            self._give_up(link, "it tells a standing or an epoch that cannot be")
         elif not self._search.holdable(link):
             self._give_up(link, "not wanted as it stands")
         else:
@@ -358,7 +358,7 @@ class Parents:
         link = self._links.get(number)
         match item:
             case m.Beat():
-                if link is not None and item.standing.beat <= 2 * LIMIT:
+                if link is not None and believable(item.standing):
                     self._beat(link, item)
             case m.Attached():
                 if link is not None and link.phase == ATTACHING and link.record is not None:

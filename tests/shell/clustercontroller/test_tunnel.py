@@ -82,3 +82,30 @@ async def test_results_of_many_targets_share_frames_and_those_of_one_wait_for_no
     assert stream.written == [[result("i"), result("j")]]
     link.close("")
     await running
+
+
+async def test_what_is_said_to_a_link_that_has_ended_takes_no_room_from_others() -> None:
+    """Its channel may take a while to close, and what waited for the disk is said meanwhile."""
+    stream, events, budget, closing = Stream(), asyncio.Queue[ev.Event](), Budget(), asyncio.Event()
+
+    async def connect() -> Any:
+        return stream
+
+    async def close() -> None:
+        await closing.wait()
+
+    stream.close = close  # type: ignore[method-assign]
+    dial = fx.Dial(1, m.Alternate("root", "0" * 32, "unix:/root"), m.Hello("region", "1" * 32, "i", 1, None))
+    link = ParentLink(dial, events.put_nowait, budget, connect, lambda number: None)
+    running = asyncio.create_task(link.run())
+    assert [await events.get(), await events.get()] == [ev.DialReached(1), ev.DialWelcome(1, WELCOME)]
+    link.send(result("a"))
+    stream.frames.put_nowait(b"no frame")
+    assert isinstance(await events.get(), ev.LinkLost)
+    await asyncio.sleep(0.1)
+    assert link.send(result("b"))
+    assert link.send(m.Heartbeat(1, m.Digest(0, 0)))
+    assert budget.used == 0
+    assert not link.lanes
+    closing.set()
+    await running

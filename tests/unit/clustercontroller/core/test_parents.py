@@ -151,10 +151,18 @@ def test_who_never_told_its_standing_takes_any_news() -> None:
     assert world.parents.standing == S(9, 5)
 
 
-def test_a_beat_beyond_reason_is_not_believed() -> None:
+@pytest.mark.parametrize("beyond", [S(2**63 + 1, 1), S(11, 2**16 + 1), S(11, 2**32 - 1)])
+def test_a_standing_beyond_reason_is_not_believed(beyond: m.Standing) -> None:
     world = at_home()
-    world.beat("E", S(2**63 + 1, 1))
+    world.beat("E", beyond)
     assert world.parents.standing == S(10, 2)
+    world.parents.child_best(beyond)
+    world.lose("E")
+    world.run(world.now + 0.5)
+    world.welcome("E", beyond)
+    assert world.closed("E") is not None
+    assert world.parents.standing == S(10, 2)
+    assert world.hello("E").best == S(10, 2)
 
 
 # --- losing ---------------------------------------------------------------------------------------------------------

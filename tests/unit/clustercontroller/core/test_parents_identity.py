@@ -162,7 +162,7 @@ def test_memory_is_lost_once() -> None:
 def test_an_epoch_that_cannot_be_is_not_followed() -> None:
     world = starting()
     world.welcome("E", S(10, 1), known_epoch=2**62 + 1)
-    assert world.closed("E") == "it knows an epoch that cannot be"
+    assert world.closed("E") == "it tells a standing or an epoch that cannot be"
     world.run(2.0)
     world.welcome("E", S(10, 1))
     world.refuse("E", "SUPERSEDED", epoch=2**62 + 1)
