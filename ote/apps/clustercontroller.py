@@ -111,7 +111,7 @@ _data_dir = click.option(
 @_data_dir
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup_command(data_dir: Path, file: Path) -> None:
-    """Copy identity and store into FILE, also while the controller runs. FILE holds private keys."""
+    """Copy identity, store and large open commands into FILE, also while the controller runs. It holds private keys."""
     from ote.clustercontroller.backup import backup  # late: a controller does not need archives
 
     backup(data_dir, file)

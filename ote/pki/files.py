@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -13,21 +14,22 @@ def make_private_dir(path: Path) -> None:
     path.chmod(0o700)
 
 
-def write_private(path: Path | str, content: bytes) -> None:
-    """Replaces a file at once or not at all: mode 0600, in a directory of mode 0700, on disk when it returns."""
+def write_private(path: Path | str, content: bytes | Iterable[bytes]) -> None:
+    """Replaces a file at once or not at all: mode 0600, in a directory of mode 0700, on disk when it returns. What
+    comes in parts need not fit into memory."""
     target = Path(path)
     make_private_dir(target.parent)
     replace_private(target, content)
 
 
-def replace_private(target: Path, content: bytes) -> None:
+def replace_private(target: Path, content: bytes | Iterable[bytes]) -> None:
     """The same in a directory of any mode, that exists. Raises OSError, which names the file."""
     scratch = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.new")
     try:
         try:
             scratch.unlink(missing_ok=True)
             with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             scratch.rename(target)

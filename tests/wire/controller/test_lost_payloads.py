@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import secrets
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +17,10 @@ from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
 from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
+from ote.clustercontroller.backup import backup, restore
 from ote.clustercontroller.core import target_payloads
 from ote.clustercontroller.node import Node
+from ote.model.errors import InvalidArgument
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
 from tests.wire.controller.tree import Stubs, Tree, dispatch, until
@@ -153,3 +157,35 @@ async def test_a_root_that_lost_a_payload_for_itself_ends_it(
     lose(root)
     async with served(tmp_path / "s"):
         assert await going == {"root": "FAILED"}
+
+
+async def test_a_restored_controller_sends_on_the_large_commands_that_waited(tree: Tree, tmp_path: Path) -> None:
+    root = await tree.start("root")
+    async with served(tmp_path / "s") as shim:
+        await tree.start("leaf", "root", children=False, shim=f"unix:{tmp_path}/s")
+        await until(lambda: root.shell.core.registry.find("leaf") is not None)
+        await tree.stop("leaf")
+        admin = tree.admin("root")
+        waits = await sent(admin, LARGE)
+        await asyncio.to_thread(backup, tree.folder / "root", tmp_path / "kept")
+        await tree.stop("root")
+        (tree.folder / "root").rename(tmp_path / "lost")
+        await asyncio.to_thread(restore, tree.folder / "root", tmp_path / "kept")
+        root = await tree.start("root", listen=root.address)
+        await tree.start("leaf", "root", children=False, shim=f"unix:{tmp_path}/s")
+        assert await end_of(tree.admin("root"), waits) == ("TARGET_STATE_SUCCEEDED", "")
+        assert shim.executed == [LARGE.ByteSize()]
+    await until(lambda: not list(root.payloads._folder.iterdir()))
+
+
+def test_a_backup_that_breaks_off_in_a_part_is_none(tmp_path: Path) -> None:
+    parts = {"identity/member.json": b"{}", "store.db": b"s" * 3_000_000}
+    with tarfile.open(tmp_path / "whole", "w") as archive:
+        for name, content in parts.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    (tmp_path / "broken").write_bytes((tmp_path / "whole").read_bytes()[:2_000_000])
+    with pytest.raises(InvalidArgument, match="cannot be read as a backup"):
+        restore(tmp_path / "new", tmp_path / "broken")
+    assert not (tmp_path / "new").exists()
