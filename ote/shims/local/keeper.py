@@ -265,10 +265,10 @@ class Keeper:
         def started() -> None:
             log.info("container adopted" if adopt else "container started")
             self.report(lambda cluster, now: cluster.started(uid, name, attempt, now))
-            asking.extend(self._probe(plan))
+            asking.extend([] if asking else self._probe(plan))
 
         try:
-            ended = await (self._driver.adopt if adopt else self._driver.run)(plan, started)
+            ended = await (self._adopt(plan, started) if adopt else self._driver.run(plan, started))
         except Exception as error:  # whatever a driver does wrong is the end of that container alone
             log.exception("container lost")
             ended = Ended(128, f"the driver failed: {error}")
@@ -277,6 +277,16 @@ class Keeper:
                 task.cancel()
         log.info("container ended", exit_code=ended.exit_code, why=ended.message)
         self.report(lambda cluster, now: cluster.ended(uid, name, attempt, ended.exit_code, ended.message, now))
+
+    async def _adopt(self, plan: Plan, started: Callable[[], None]) -> Ended:
+        """The driver's `adopt`. Where the machine does not let it look, as when too many files are open, nothing is
+        known, and to call that an end would be to start it beside itself."""
+        while True:
+            try:
+                return await self._driver.adopt(plan, started)
+            except OSError as error:
+                _log.warning("cannot look for a container, trying again", pod=plan.pod.name, error=str(error))
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _probe(self, plan: Plan) -> list[asyncio.Task[None]]:
         uid, name, attempt = plan.pod.uid, plan.container.name, plan.attempt
@@ -290,7 +300,9 @@ class Keeper:
                 self._work.set()
 
             asking = probes.ask_for_ever(self._driver, plan, probe, answer, eager=not liveness)
-            tasks.append(asyncio.create_task(asking, name=f"probe {plan.pod.name}"))
+            task = asyncio.create_task(asking, name=f"probe {plan.pod.name}")
+            task.add_done_callback(self._chore_done)
+            tasks.append(task)
         return tasks
 
     def _chore(self, work: Any, name: str) -> None:
@@ -301,7 +313,7 @@ class Keeper:
     def _chore_done(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("chore failed", chore=task.get_name(), error=str(task.exception()))
+            _log.error("chore failed", chore=task.get_name(), exc_info=task.exception())
 
 
 def _writes(changes: Changes) -> list[Write]:

@@ -28,7 +28,11 @@ async def ask_for_ever(driver: Driver, plan: Plan, probe: Probe, answer: Callabl
     while True:
         try:
             wrong = await ask(driver, plan, probe)
-        except Exception as error:  # whatever keeps it from asking, it asks again
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # no threads left, a host that cannot be one: it asks again
             wrong = f"cannot be asked: {error}"
         answer(wrong)
         pause = min(pause * 1.5, probe.period_seconds) if wrong else probe.period_seconds

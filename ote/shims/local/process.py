@@ -108,7 +108,7 @@ class ProcessDriver:
     async def begin(self, known: Mapping[str, Mapping[str, int]]) -> None:
         """Ends attempts and removes folders of pods that nobody knows, and writes the supervisor's script."""
         await asyncio.to_thread(self._write_supervisor)
-        await orphans.end(await asyncio.to_thread(orphans.unknown_claims, self._pods, known))
+        await orphans.end_unknown(self._pods, self._supervisor, known)
         folders = self._pods.iterdir() if self._pods.exists() else ()
         for uid in [path.name for path in folders if path.name not in known]:
             await self.clean(uid)

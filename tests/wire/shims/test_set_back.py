@@ -118,6 +118,30 @@ async def test_a_command_whose_shell_was_killed_is_ended_by_its_group(local: Loc
             await asyncio.sleep(0.02)
 
 
+async def test_of_a_whole_folder_that_was_set_back_what_stood_in_the_lost_one_is_ended(
+    local: Local, stranger: int
+) -> None:
+    await local.stop()
+    shutil.copytree(local.data, local.folder / "copy")
+    await local.start()
+    await local.applied(pod("later", shell(STARTS)))
+    unknown = await started(local, "later")
+    await local.stop()
+    other = Local(local.folder / "other")
+    other.folder.mkdir()
+    await other.start()
+    await other.applied(pod("anothers", shell(STARTS)))
+    others = await started(other, "anothers")
+    shutil.rmtree(local.data)
+    (local.folder / "copy").rename(local.data)
+    await local.start()
+    assert not alive(unknown)
+    assert alive(stranger)
+    assert alive(others)
+    assert await local.get("Pod") == []
+    await other.close()
+
+
 async def test_what_ignores_being_asked_is_killed(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphans, "_GRACE", 0.2)
     await local.stop()

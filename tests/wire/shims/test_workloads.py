@@ -18,6 +18,7 @@ from ote.api.command.v1 import command_pb2
 from ote.shims.local import files, process
 from ote.shims.local.ports import Plan
 from ote.shims.local.process import ProcessDriver
+from ote.shims.local.processes import Identity
 
 from .conftest import Local
 from .manifests import SERVER, config, container, deployment, job, pod, secret, shell, together
@@ -323,6 +324,28 @@ async def test_what_cannot_be_watched_does_not_run_beside_its_next_start(
     assert not failures
     starts = (local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main" / "root" / "starts").read_text()
     assert sum(alive(int(pid)) for pid in starts.split()) == 1
+
+
+async def test_what_cannot_be_looked_for_at_the_moment_is_looked_for_again_and_not_started_beside_itself(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await local.applied(pod("p", shell('echo $$$$ >> "$OTE_POD_DIR/starts"; sleep 600')))
+    await local.stop()
+    failures, claimed = [OSError(errno.EMFILE, "too many open files")], ProcessDriver._claimed
+
+    async def sometimes(driver: ProcessDriver, plan: Plan) -> Identity | None:
+        if failures:
+            raise failures.pop()
+        return await claimed(driver, plan)
+
+    monkeypatch.setattr(ProcessDriver, "_claimed", sometimes)
+    monkeypatch.setattr("ote.shims.local.keeper._RETRY_SECONDS", 0.05)
+    await local.start()
+    await local.until(lambda pods: is_ready(pods[0]))
+    assert not failures
+    assert restarts(await local.pod()) == 0
+    starts = (local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main" / "root" / "starts").read_text()
+    assert len(starts.split()) == 1
 
 
 async def test_a_probe_that_cannot_be_asked_says_why_and_goes_on(local: Local) -> None:
