@@ -21,7 +21,7 @@ from ote.clustercontroller.core.messages import Alternate
 from ote.clustercontroller.dispatches import CANCEL_DISPATCH, GET_DISPATCH
 from ote.clustercontroller.trust import ENROL, RESERVE
 from ote.pki import csr, new_key
-from tests.wire.controller.tree import Raw, Tree, attached, dispatch, hello, record, refused, until
+from tests.wire.controller.tree import PATIENCE, Raw, Tree, attached, dispatch, hello, record, refused, until, write
 
 NOOP = command_pb2.Command(noop=command_pb2.Noop())
 
@@ -146,7 +146,7 @@ async def test_a_leaf_is_never_proposed_as_a_parent_and_tls_refuses_it_as_one(th
     channel = await e1.membership.connect(posing)
     async with channel:
         stub: Any = three.admin("root").routes.__class__(channel)
-        error = await refused(stub.Probe(route_pb2.ProbeRequest(), timeout=3))
+        error = await refused(stub.Probe(route_pb2.ProbeRequest(), timeout=PATIENCE))
     assert error.reason in ("TLS_FAILED", "CONNECTION_FAILED")
 
 
@@ -155,7 +155,7 @@ async def test_an_attacker_at_the_address_of_the_parent_is_refused_by_tls(three:
     diverted = Alternate("east", three.uid("east"), three.nodes["west"].address)
     async with await e1.membership.connect(diverted) as channel:
         stub: Any = three.admin("root").routes.__class__(channel)
-        error = await refused(stub.Probe(route_pb2.ProbeRequest(), timeout=3))
+        error = await refused(stub.Probe(route_pb2.ProbeRequest(), timeout=PATIENCE))
     assert error.reason in ("TLS_FAILED", "CONNECTION_FAILED")
 
 
@@ -330,7 +330,7 @@ async def test_outputs_of_others_are_not_shown_below(three: Tree) -> None:
 async def test_pieces_are_given_only_to_those_a_delivery_names(three: Tree) -> None:
     payload, _ = await three.nodes["root"].payloads.keep(b"x" * 70_000)
     call = three.as_("root", three.stolen("east")).routes.FetchPieces()
-    await call.write(route_pb2.FetchPiecesRequest(payload_sha256=payload.sha256, pieces=[0], credit_bytes=32768))
+    await write(call, route_pb2.FetchPiecesRequest(payload_sha256=payload.sha256, pieces=[0], credit_bytes=32768))
     error = await refused(call.read())
     assert error.reason == "PAYLOAD_UNKNOWN"
 
@@ -341,7 +341,7 @@ async def test_outputs_are_taken_only_from_those_that_have_the_cluster_below(thr
         header = route_pb2.OutputHeader(
             origin_uid=three.uid("root"), dispatch_id=dispatch_id, target_uid=three.uid(target), size=3
         )
-        await call.write(route_pb2.PushOutputRequest(header=header))
+        await write(call, route_pb2.PushOutputRequest(header=header))
         return (await refused(call.read())).reason
 
     assert await push("w1", "c" * 32) == "NOT_BELOW"
@@ -378,12 +378,12 @@ async def test_a_region_cannot_bring_or_fetch_in_the_name_of_another_by_a_certif
 async def test_a_person_made_by_a_region_is_somebody_there_and_below_and_nobody_elsewhere(three: Tree) -> None:
     listing = cluster_pb2.ListClustersRequest()
     for at in ("east", "e1"):
-        await three.admin(at, "east").clusters.ListClusters(listing, timeout=3)
+        await three.admin(at, "east").clusters.ListClusters(listing, timeout=PATIENCE)
     for at in ("root", "west", "w1"):
-        error = await refused(three.admin(at, "east").clusters.ListClusters(listing, timeout=3))
+        error = await refused(three.admin(at, "east").clusters.ListClusters(listing, timeout=PATIENCE))
         assert error.reason == "ROLE_NOT_ALLOWED"
     for at in ("root", "east", "e1", "w1"):
-        await three.admin(at, "root").clusters.ListClusters(listing, timeout=3)
+        await three.admin(at, "root").clusters.ListClusters(listing, timeout=PATIENCE)
 
 
 async def test_an_evicted_region_makes_no_members_any_more(three: Tree) -> None:
@@ -392,8 +392,8 @@ async def test_an_evicted_region_makes_no_members_any_more(three: Tree) -> None:
         await until(lambda: known(three, "root", "before"))
         after = three.mint("east", "after", "b" * 32)
         person = three.person("admin", "east")
-        await until(lambda: three.nodes["e1"].shell.core.parents.alternates.grandparent is not None, within=10)
-        await three.admin("root").clusters.EvictCluster(cluster_pb2.EvictClusterRequest(name="east"), timeout=3)
+        await until(lambda: three.nodes["e1"].shell.core.parents.alternates.grandparent is not None)
+        await three.admin("root").clusters.EvictCluster(cluster_pb2.EvictClusterRequest(name="east"), timeout=PATIENCE)
         await until(lambda: three.uid("east") in three.nodes["west"].shell.core.registry.evicted)
         for at in ("root", "west"):
             async with Raw(three.as_(at, after)) as raw:
@@ -407,6 +407,6 @@ async def test_an_evicted_region_makes_no_members_any_more(three: Tree) -> None:
         # What it signed before stays good, at a controller that has never seen the member, too.
         assert online(three, "root", "before")
     await three.stop("east")
-    await until(lambda: online(three, "root", "e1"), within=10)
+    await until(lambda: online(three, "root", "e1"))
     error = await refused(three.as_("e1", person).clusters.ListClusters(cluster_pb2.ListClustersRequest()))
     assert error.reason == "ISSUER_EVICTED"

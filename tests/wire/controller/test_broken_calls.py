@@ -26,7 +26,7 @@ from ote.model.errors import Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
-from tests.wire.controller.tree import until
+from tests.wire.controller.tree import PATIENCE, until
 
 BODY = b"a piece" * 1000
 
@@ -86,7 +86,7 @@ class Events(list[ev.Event]):
     """What was posted, and a way to wait for a kind of it."""
 
     async def one(self, kind: type) -> Any:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not (found := [event for event in self if type(event) is kind]):
                 await asyncio.sleep(0.01)
         return found[0]
@@ -158,11 +158,11 @@ async def test_a_payload_that_breaks_off_while_it_is_put_is_told(tmp_path: Path)
 
 
 async def test_those_above_are_told_that_the_shim_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shimlink, "_INFO_TIMEOUT", 0.2)
     shim, events, nobody = EndsItsStatus(), Events(), Nobody()  # type: ignore[abstract]
     async with linked(shim, events, nobody) as (server, link):
         assert (await events.one(ev.ShimStatus)).totals.clusters_ready == 1
         events.clear()
+        monkeypatch.setattr(shimlink, "_INFO_TIMEOUT", 0.2)
         await server.stop(0.1)
         lost = await events.one(ev.ShimStatus)
         assert (lost.totals.clusters, lost.totals.clusters_ready, lost.totals.clusters_silent) == (1, 0, 1)
@@ -252,8 +252,9 @@ class OneBody(Nobody):
 
 @pytest.mark.parametrize("size", [1024 * 1024, 2 * 1024 * 1024], ids=["in one message", "put ahead"])
 async def test_cancel_and_execute_reach_the_shim_in_the_order_in_which_they_were_wanted(
-    tmp_path: Path, size: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
+    monkeypatch.setattr(shimlink, "_HANDED_OVER", 2.0)
     command = command_pb2.Command(apply=command_pb2.Apply(manifests=b"x" * (size - 64)))
     file = tmp_path / "body"
     file.write_bytes(command.SerializeToString())

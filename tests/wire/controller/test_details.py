@@ -18,7 +18,7 @@ from ote.clustercontroller.details import STATUS_OF
 from ote.clustercontroller.node import Node
 from ote.clustercontroller.wire.totals import totals_of
 from ote.model.errors import PermissionDenied
-from tests.wire.controller.tree import Tree, dispatch, free_port, until
+from tests.wire.controller.tree import Tree, dispatch, until
 
 
 def status(running: int, failing: int = 0) -> shim_pb2.ClusterStatus:
@@ -49,7 +49,7 @@ async def line(tree: Tree) -> Tree:
 
 
 async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> None:
-    root = line.nodes["root"].shell.core
+    root, began = line.nodes["root"].shell.core, time.time()
     say(line.nodes["edge"], status(3, failing=2))
     await until(lambda: root.load.totals().clusters == 1)
     answer = await line.admin("root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
@@ -60,7 +60,7 @@ async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> 
         "edge",
         "2 pods fail or restart again and again, in edge: 'ote-ctl get pods --clusters edge'",
     )
-    assert abs(problem.since.ToSeconds() - time.time()) < 10
+    assert began - 1 <= problem.since.ToSeconds() <= time.time()
     assert set(root.registry.details) == {line.uid("root"), line.uid("east")}
     listed = await line.admin("root").clusters.ListClusters(cluster_pb2.ListClustersRequest())
     assert {one.name: one.HasField("status") for one in listed.clusters}["edge"] is False
@@ -108,17 +108,22 @@ async def test_a_cluster_that_ran_twice_is_told_of_from_above(line: Tree) -> Non
 
 
 async def test_problems_say_since_when(line: Tree) -> None:
-    east = line.nodes["east"]
+    east, asked = line.nodes["east"], time.time()
     drained = await dispatch(line.admin("root"), "east", command=command_pb2.Command(drain=command_pb2.Drain()))
     assert drained == {"east": "SUCCEEDED"}
-    began = time.time()
+    drained_by = time.time()
     await asyncio.sleep(1.1)
-    east.shell.commit_error, east.shell.commit_failed_at = "full", east.shell._clock.now() - 50
-    answer = await line.admin("east", "root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
-    east.shell.commit_error = ""
-    since = {problem.reason: problem.since.ToMilliseconds() / 1000 for problem in answer.problems}
-    assert abs(since["DISK"] - (time.time() - 50)) < 1
-    assert abs(since["DRAINING"] - began) < 1
+    since: dict[str, float] = {}
+    failed = failed_by = 0.0
+    while "DISK" not in since:  # a commit that succeeds meanwhile says that the disk is well
+        failed = time.time() - 50
+        east.shell.commit_error, east.shell.commit_failed_at = "full", east.shell._clock.now() - 50
+        failed_by = time.time() - 50
+        answer = await line.admin("east", "root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())
+        east.shell.commit_error = ""
+        since = {problem.reason: problem.since.ToMilliseconds() / 1000 for problem in answer.problems}
+    assert failed - 0.1 <= since["DISK"] <= failed_by + 0.1
+    assert asked - 0.1 <= since["DRAINING"] <= drained_by + 0.1
 
 
 async def test_who_is_away_is_shown_as_its_parent_heard_it_last(line: Tree) -> None:
@@ -158,7 +163,7 @@ async def test_nobody_below_asks_what_those_above_have(line: Tree) -> None:
 
 async def test_a_configured_parent_that_is_wrong_is_seen_from_above_with_the_reason(line: Tree) -> None:
     root = line.nodes["root"].shell.core.registry
-    right, wrong = line.nodes["east"].address, f"127.0.0.1:{free_port()}"
+    right, wrong = line.nodes["east"].address, line.address()
     assert (await get(line, "edge")).configured_parent == "east"
     assert not (await get(line, "edge")).HasField("away_from_home_since")
     await line.stop("edge")
@@ -168,7 +173,7 @@ async def test_a_configured_parent_that_is_wrong_is_seen_from_above_with_the_rea
     edge = await get(line, "edge")
     assert edge.parent in ("root", "east")
     assert edge.home_problem
-    assert abs(edge.away_from_home_since.ToSeconds() - began) < 5
+    assert began - 1 <= edge.away_from_home_since.ToSeconds() <= time.time()
     own = await line.admin("edge", "root").clusters.GetCluster(cluster_pb2.GetClusterRequest(name="."))
     assert own.cluster.home_problem
     answer = await line.admin("edge", "root").clusters.GetControllerStatus(cluster_pb2.GetControllerStatusRequest())

@@ -17,7 +17,7 @@ from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
 from ote.rpc.errors import from_rpc_error
-from tests.wire.controller.tree import Tree, attached, dispatch, refused, until
+from tests.wire.controller.tree import PATIENCE, Tree, attached, dispatch, refused, until, write
 
 
 async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and_that_it_is_back(tree: Tree) -> None:
@@ -44,7 +44,7 @@ async def test_a_watch_is_told_that_a_cluster_went_away_after_it_was_sent_to_and
     watching = asyncio.create_task(watch(request.dispatch_id))
     try:
         sent = route_pb2.TARGET_STATE_SENT
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(PATIENCE):
             while not any(state == sent and "went away" in message for state, message in said):
                 await asyncio.sleep(0.01)
             async with attached(tree, "root", identity, "edge", uid, epoch=2):
@@ -72,11 +72,13 @@ async def test_a_watch_is_told_that_a_command_waits_for_a_shim_that_does_not_ans
 
     watching = asyncio.create_task(watch())
     try:
-        await until(lambda: bool(said) and said[-1] == ("TARGET_STATE_SENT", ""))
+        await until(lambda: ("TARGET_STATE_SENT", "") in said)
         edge.shell.post(ev.ShimSilent(1_000))
-        await until(lambda: said[-1] == ("TARGET_STATE_SENT", "waits: the shim does not answer"))
+        waits = "waits: the shim does not answer"
+        await until(lambda: said[-1] == ("TARGET_STATE_SENT", waits))
+        before = len(said)
         edge.shell.post(ev.ShimUp("memory", "shim", "1", ["get"], "i1", True, 1000))
-        await until(lambda: said[-1][1] != "waits: the shim does not answer")
+        await until(lambda: any(message != waits for _, message in said[before:]))
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -127,13 +129,13 @@ async def test_many_dispatches_settle_whatever_their_target_says_of_them_and_in_
     settled: set[str] = set()
     async with attached(tree, "root", identity, "edge", uid) as raw:
         call = tree.admin("root").routes.DispatchMany()
-        await call.write(route_pb2.DispatchManyRequest(dispatches=requests))
+        await write(call, route_pb2.DispatchManyRequest(dispatches=requests))
         await raw.heard(m.Deliveries)
         for number, request in enumerate(requests):
             body = large if number else b"\xff\xff"
             said = m.Report(tree.uid("root"), 1, request.dispatch_id, uid, m.RESULT, state="SUCCEEDED", body=body)
             await raw.say(said)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(settled) < len(requests):
                 message = await call.read()
                 sizes.append(message.ByteSize())

@@ -43,6 +43,6 @@ async def test_what_a_full_lane_dropped_arrives_by_the_link_that_dropped_it(tree
     await until(lambda: entry.labels.get("tier") == "gold")
     await until(lambda: gone_uid in edge.shell.core.registry.evicted)
     uncles = edge.shell.core.parents
-    await until(lambda: [uncle.name for uncle in uncles.alternates.uncles] == ["west"], within=15)
+    await until(lambda: [uncle.name for uncle in uncles.alternates.uncles] == ["west"])
     assert [node.shell.core.parents.active_link for node in (east, edge)] == links
     assert west.shell.core.parents.parent is not None

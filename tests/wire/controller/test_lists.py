@@ -8,7 +8,7 @@ import secrets
 from ote.api.cluster.v1 import cluster_pb2
 from ote.api.command.v1 import command_pb2
 from ote.api.route.v1 import route_pb2
-from tests.wire.controller.tree import Stubs, Tree, dispatch, until
+from tests.wire.controller.tree import PATIENCE, Stubs, Tree, dispatch, until
 
 NOOP = command_pb2.Command(noop=command_pb2.Noop())
 
@@ -18,7 +18,7 @@ async def accept(stubs: Stubs, clusters: str) -> str:
     request = route_pb2.DispatchRequest(
         dispatch_id=secrets.token_hex(16), selector=cluster_pb2.Selector(clusters=clusters), command=NOOP
     )
-    call = stubs.routes.Dispatch(request, timeout=10)
+    call = stubs.routes.Dispatch(request, timeout=PATIENCE)
     try:
         async for response in call:
             return str(response.accepted.dispatch)
@@ -33,7 +33,7 @@ async def listed(stubs: Stubs, **only: bool) -> list[route_pb2.Dispatch]:
     token = ""
     while True:
         request = route_pb2.ListDispatchesRequest(page_size=2, page_token=token, **only)
-        page: route_pb2.ListDispatchesResponse = await stubs.routes.ListDispatches(request, timeout=5)
+        page: route_pb2.ListDispatchesResponse = await stubs.routes.ListDispatches(request, timeout=PATIENCE)
         assert len(page.dispatches) <= 2
         found += page.dispatches
         token = page.next_page_token
@@ -82,7 +82,7 @@ async def test_a_trace_shows_the_way_as_far_as_it_goes_and_why_it_ends(tree: Tre
         return registry.state(entry.uid) if entry is not None else ""
 
     async def trace(cluster: str) -> tuple[list[tuple[str, bool]], str, str]:
-        answer = await stubs.routes.TraceRoute(route_pb2.TraceRouteRequest(cluster=cluster), timeout=5)
+        answer = await stubs.routes.TraceRoute(route_pb2.TraceRouteRequest(cluster=cluster), timeout=PATIENCE)
         return [(hop.cluster, hop.rtt_ms >= 0) for hop in answer.hops], answer.reason, answer.message
 
     await until(lambda: state("edge") == "ONLINE")
@@ -113,7 +113,7 @@ async def test_outputs_that_do_not_fit_one_message_follow_it(tree: Tree) -> None
     request = route_pb2.DispatchRequest(
         dispatch_id=secrets.token_hex(16), selector=cluster_pb2.Selector(clusters=",".join(names)), command=read
     )
-    begun, *_ = [response async for response in stubs.routes.Dispatch(request, timeout=10)]
+    begun, *_ = [response async for response in stubs.routes.Dispatch(request, timeout=PATIENCE)]
     name = begun.accepted.dispatch
     for entry in registry.entries.values():
         root.outputs.keep(request.dispatch_id, entry.uid, entry.name.encode() * 200_000)
@@ -121,7 +121,7 @@ async def test_outputs_that_do_not_fit_one_message_follow_it(tree: Tree) -> None
     whole = (await stubs.routes.GetDispatch(route_pb2.GetDispatchRequest(dispatch=name))).dispatch
     assert len(whole.targets) == 4
     assert 0 < sum(len(target.output) for target in whole.targets) <= 2 * 1024 * 1024
-    call = stubs.routes.WatchDispatch(route_pb2.WatchDispatchRequest(dispatch=name), timeout=10)
+    call = stubs.routes.WatchDispatch(route_pb2.WatchDispatchRequest(dispatch=name), timeout=PATIENCE)
     first, *others, last = [response async for response in call]
     assert [target.output for target in first.accepted.targets] == [b""] * 4
     outputs = {target.cluster: target.output for response in others for target in response.changed.targets}
@@ -141,7 +141,7 @@ async def test_clusters_and_routes_are_listed_by_name_by_pages(tree: Tree) -> No
     while True:
         selector = cluster_pb2.Selector(clusters="edge-*")
         request = cluster_pb2.ListClustersRequest(selector=selector, page_size=2, page_token=token)
-        page = await stubs.clusters.ListClusters(request, timeout=5)
+        page = await stubs.clusters.ListClusters(request, timeout=PATIENCE)
         assert page.total == 3
         found += [cluster.name for cluster in page.clusters]
         token = page.next_page_token

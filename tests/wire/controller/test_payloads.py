@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ote.model.errors import ResourceExhausted, Unavailable
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
-from tests.wire.controller.tree import Tree, dispatch, until
+from tests.wire.controller.tree import PATIENCE, Tree, dispatch, until
 
 BODY = os.urandom(5 * PIECE + 1000)
 NAME = name_of(BODY)
@@ -38,16 +38,26 @@ def files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
+def here(part: Path, body: bytes, index: int) -> bool:
+    """Whether a piece has been written to a file that is to have this body."""
+    if not part.exists():
+        return False
+    with part.open("rb") as file:
+        file.seek(index * PIECE)
+        return file.read(PIECE) == body[index * PIECE : (index + 1) * PIECE]
+
+
 async def no_ping() -> None:
     """Nobody is there to be pinged."""
     raise Unavailable("NO_ROUTE", "nobody")
 
 
 class Above(route_pb2_grpc.RouteServiceServicer):
-    """Has some pieces of BODY, and writes down which are asked for."""
+    """Has some pieces of BODY, and writes down which are asked for; it refuses the others once it is `ready` to."""
 
-    def __init__(self, *has: int) -> None:
+    def __init__(self, *has: int, ready: Callable[[], bool] = lambda: True) -> None:
         self.has = has
+        self.ready = ready
         self.asked: list[int] = []
 
     async def FetchPieces(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
@@ -55,6 +65,7 @@ class Above(route_pb2_grpc.RouteServiceServicer):
         (index,) = first.pieces
         self.asked.append(index)
         if index not in self.has:
+            await until(self.ready)
             raise Unavailable("PIECE_NOT_HERE_YET", "not yet")
         credit, at, end = first.credit_bytes, index * PIECE, min(len(BODY), (index + 1) * PIECE)
         while at < end:
@@ -86,11 +97,14 @@ async def test_after_a_restart_only_the_missing_pieces_are_fetched(
 ) -> None:
     monkeypatch.setattr(pieces, "RETRIES", 1)
     monkeypatch.setattr(pieces, "RETRY_DELAY", 0.3)
-    async with below(tmp_path, Above(0, 1, 3)) as (payloads, events):  # type: ignore[abstract]
+    part = (tmp_path / NAME.sha256.hex()).with_suffix(".part")
+    above = Above(0, 1, 3, ready=lambda: all(here(part, BODY, index) for index in (0, 1, 3)))  # type: ignore[abstract]
+    async with below(tmp_path, above) as (payloads, events):
         payloads.fetch("a", NAME)
         await until(lambda: events)
         assert isinstance(events[0], ev.PayloadFailed)
         assert not events[0].final
+        assert payloads.path(NAME).with_suffix(".part") == part
     above = Above(*range(6))  # type: ignore[abstract]
     async with below(tmp_path, above) as (payloads, events):
         payloads.hold("a", NAME)
@@ -230,7 +244,7 @@ async def test_a_dispatch_keeps_its_payload_while_an_equal_one_settles(
         kind = kind_in(file)
         if not looked.is_set():
             looked.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
         return kind
 
     monkeypatch.setattr(dispatches, "_kind_in", slowly)
@@ -279,7 +293,7 @@ async def test_who_loses_its_parent_fetches_the_rest_from_the_next_one(tree: Tre
     region = await tree.start("region", "root")
     leaf = await tree.start("leaf", "region", children=False)
     await until(lambda: root.shell.core.registry.find("leaf") is not None)
-    await until(lambda: leaf.shell.core.parents.alternates.grandparent is not None, within=10)
+    await until(lambda: leaf.shell.core.parents.alternates.grandparent is not None)
     pieces_of_region, pieces_of_root = region.payloads.pieces, root.payloads.pieces
     at_region, at_root, seen = pieces_of_region.held, pieces_of_root.held, list[int]()
 
@@ -300,9 +314,10 @@ async def test_who_loses_its_parent_fetches_the_rest_from_the_next_one(tree: Tre
     pieces_of_region.held = not_the_last  # type: ignore[method-assign, assignment]
     pieces_of_root.held = seen_at_root  # type: ignore[method-assign, assignment]
     command = command_pb2.Command(noop=command_pb2.Noop(padding=BODY[: 4 * PIECE - 1000]))
-    sending = asyncio.create_task(dispatch(tree.admin("root"), "leaf", within=20, command=command))
+    sending = asyncio.create_task(dispatch(tree.admin("root"), "leaf", command=command))
     folder = tree.folder / "leaf" / "payloads"
-    await until(lambda: any(file.stat().st_size >= 2 * PIECE for file in folder.glob("*.part")))
+    body = command.SerializeToString()
+    await until(lambda: any(here(file, body, 0) and here(file, body, 1) for file in folder.glob("*.part")))
     await tree.stop("region")
     assert await sending == {"leaf": "SUCCEEDED"}
     assert sorted(set(seen)) == [2, 3]

@@ -18,21 +18,16 @@ from ote.clustercontroller import bulkserving, pieces
 from ote.clustercontroller.bulk import PIECE
 from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.node import Node
-from tests.wire.controller.tree import Stubs, Tree, attached, dispatch, refused, until
+from tests.wire.controller.tree import PATIENCE, Stubs, Tree, attached, dispatch, refused, until, write
 
 LEAF = "a" * 32
-TOO_SLOW = {"TOO_SLOW", "INTERNAL"}
-"""How a call ends in which this end writes at that moment: gRPC may lose the status over the write that failed."""
 
 
 @pytest.fixture
-async def house(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tree]:
-    """A root with one honest child; patience is short."""
-    monkeypatch.setattr(bulkserving, "FIRST", 0.5)
-    monkeypatch.setattr(bulkserving, "STANDSTILL", 0.7)
-    monkeypatch.setattr(bulkserving, "LONGEST", 1.5)
-    root = await tree.start("root", dead_after=5.0)
-    await tree.start("honest", "root", children=False, dead_after=5.0)
+async def house(tree: Tree) -> AsyncIterator[Tree]:
+    """A root with one honest child."""
+    root = await tree.start("root")
+    await tree.start("honest", "root", children=False)
     await until(lambda: root.shell.core.registry.find("honest") is not None)
     yield tree
     assert await dispatch(tree.admin("root"), "honest") == {"honest": "SUCCEEDED"}
@@ -55,7 +50,7 @@ async def fetch(stubs: Stubs, payload: m.Payload, *indexes: int, credit: int) ->
     """A call that has asked for pieces."""
     call = stubs.routes.FetchPieces()
     asked = route_pb2.FetchPiecesRequest(payload_sha256=payload.sha256, pieces=indexes, credit_bytes=credit)
-    await call.write(asked)
+    await write(call, asked)
     return call
 
 
@@ -66,27 +61,33 @@ async def end_of(call: Any) -> str:
         while True:
             await call.read()
 
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(PATIENCE):
         return (await refused(read())).reason
 
 
-async def test_a_call_that_says_nothing_is_ended(house: Tree) -> None:
+async def test_a_call_that_says_nothing_is_ended(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulkserving, "FIRST", 0.5)
     async with slow_child(house, PIECE) as (_, stubs, _):
         calls = [stubs.routes.FetchPieces(), stubs.routes.PushOutput(), house.admin("root").routes.PutPayload()]
         assert [await end_of(call) for call in calls[:2]] == ["TOO_SLOW"] * 2
         assert (await refused(calls[2])).reason == "TOO_SLOW"
 
 
-async def test_who_takes_nothing_more_is_ended_and_holds_no_memory(house: Tree) -> None:
+async def test_who_takes_nothing_more_is_ended_and_holds_no_memory(
+    house: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with slow_child(house, PIECE) as (root, stubs, payload):
         call = await fetch(stubs, payload, 0, credit=16_384)
         await call.read()
         assert root.payloads.pieces.in_memory == PIECE
+        monkeypatch.setattr(bulkserving, "STANDSTILL", 0.5)
+        await write(call, route_pb2.FetchPiecesRequest(credit_bytes=1))
         assert await end_of(call) == "TOO_SLOW"
         await until(lambda: root.payloads.pieces.in_memory == 0)
 
 
-async def test_who_grants_all_and_does_not_read_is_ended(house: Tree) -> None:
+async def test_who_grants_all_and_does_not_read_is_ended(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulkserving, "STANDSTILL", 0.7)
     async with slow_child(house, 4 * PIECE) as (root, stubs, payload):
         call = await fetch(stubs, payload, 0, 1, 2, 3, credit=1 << 30)
         await until(lambda: root.payloads.pieces.in_memory == PIECE)
@@ -94,18 +95,19 @@ async def test_who_grants_all_and_does_not_read_is_ended(house: Tree) -> None:
         assert await end_of(call) == "TOO_SLOW"
 
 
-async def test_who_grants_byte_by_byte_is_ended(house: Tree) -> None:
+async def test_who_grants_byte_by_byte_is_ended(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulkserving, "LONGEST", 1.5)
     async with slow_child(house, PIECE) as (_, stubs, payload):
         call = await fetch(stubs, payload, 0, credit=0)
 
         async def trickle() -> None:
             while True:
-                await call.write(route_pb2.FetchPiecesRequest(credit_bytes=1))
+                await write(call, route_pb2.FetchPiecesRequest(credit_bytes=1))
                 await asyncio.sleep(0.05)
 
         trickling = asyncio.create_task(trickle())
         try:
-            assert await end_of(call) in TOO_SLOW
+            assert await end_of(call) == "TOO_SLOW"
         finally:
             trickling.cancel()
             await asyncio.gather(trickling, return_exceptions=True)
@@ -115,8 +117,6 @@ async def test_who_hoards_calls_is_refused_and_others_get_their_pieces(
     house: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "_MEMORY", 8 * PIECE)
-    monkeypatch.setattr(bulkserving, "STANDSTILL", 3.0)
-    monkeypatch.setattr(bulkserving, "LONGEST", 3.0)
     async with slow_child(house, 16 * 1024 * 1024) as (root, stubs, payload):
         calls = [await fetch(stubs, payload, n, credit=1) for n in range(64)]
         await until(lambda: root.payloads.pieces.in_memory == 8 * PIECE)
@@ -128,16 +128,18 @@ async def test_who_hoards_calls_is_refused_and_others_get_their_pieces(
             call.cancel()
 
 
-async def test_payloads_that_never_end_are_few_and_leave_nothing(house: Tree) -> None:
+async def test_payloads_that_never_end_are_few_and_leave_nothing(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     body = os.urandom(2 * PIECE)
     name = payload_ref(body)
     folder = house.folder / "root" / "payloads"
     admin = house.admin("root")
     calls = [admin.routes.PutPayload() for _ in range(9)]
     for call in calls:
-        with contextlib.suppress(Exception):
-            await call.write(route_pb2.PutPayloadRequest(payload=name))
-            await call.write(route_pb2.PutPayloadRequest(data=body[:PIECE]))
+        await write(call, route_pb2.PutPayloadRequest(payload=name))
+    await until(lambda: any(call.done() for call in calls))
+    monkeypatch.setattr(bulkserving, "STANDSTILL", 0.5)
+    for call in calls:
+        await write(call, route_pb2.PutPayloadRequest(data=body[:PIECE]))
     reasons = [(await refused(call)).reason for call in calls]
     assert sorted(reasons) == ["TOO_MANY_STREAMS"] + ["TOO_SLOW"] * 8
     await until(lambda: not list(folder.iterdir()))
@@ -156,19 +158,20 @@ async def reading(house: Tree) -> AsyncIterator[route_pb2.OutputHeader]:
     watching.cancel()
 
 
-async def test_an_output_that_trickles_is_ended(house: Tree) -> None:
+async def test_an_output_that_trickles_is_ended(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulkserving, "LONGEST", 1.5)
     async with slow_child(house, PIECE) as (root, stubs, _), reading(house) as header:
         call = stubs.routes.PushOutput()
-        await call.write(route_pb2.PushOutputRequest(header=header))
+        await write(call, route_pb2.PushOutputRequest(header=header))
 
         async def trickle() -> None:
             while True:
-                await call.write(route_pb2.PushOutputRequest(data=b"x"))
+                await write(call, route_pb2.PushOutputRequest(data=b"x"))
                 await asyncio.sleep(0.05)
 
         trickling = asyncio.create_task(trickle())
         try:
-            assert await end_of(call) in TOO_SLOW
+            assert await end_of(call) == "TOO_SLOW"
         finally:
             trickling.cancel()
             await asyncio.gather(trickling, return_exceptions=True)
@@ -184,11 +187,14 @@ async def test_outputs_that_are_begun_and_not_finished_take_bounded_memory(
         for _ in range(4):
             call = stubs.routes.PushOutput()
             calls.append(call)
-            await call.write(route_pb2.PushOutputRequest(header=header))
-            await call.write(route_pb2.PushOutputRequest(data=bytes(30_000)))
+            await write(call, route_pb2.PushOutputRequest(header=header))
+            await write(call, route_pb2.PushOutputRequest(data=bytes(30_000)))
             if len(calls) < 4:
                 assert (await call.read()).taken_bytes == 30_000
         assert await end_of(calls[3]) == "TOO_MANY_STREAMS"
+        monkeypatch.setattr(bulkserving, "STANDSTILL", 0.5)
+        for call in calls[:3]:
+            await write(call, route_pb2.PushOutputRequest(data=b"x"))
         assert [await end_of(call) for call in calls[:3]] == ["TOO_SLOW"] * 3
 
 

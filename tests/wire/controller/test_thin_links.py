@@ -20,7 +20,7 @@ from tests.bench.link import thin_link
 from tests.wire.controller.test_isolation import SLACK, measure
 from tests.wire.controller.tree import Stubs, Tree, until
 
-pytestmark = pytest.mark.timed
+pytestmark = [pytest.mark.timed, pytest.mark.timeout(300)]
 
 MIB = 1024 * 1024
 PACE: dict[str, Any] = {"heartbeat": 0.5, "dead_after": 2.0}

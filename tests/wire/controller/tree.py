@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from ote.api.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from ote.api.command.v1 import command_pb2
@@ -29,13 +31,16 @@ from ote.clustercontroller.shimserving import BuiltInShim
 from ote.clustercontroller.wire.codec import decode_down, write_up
 from ote.model.errors import OteError
 from ote.pki import Authority, csr, new_key, public_key_of, sign_statement
+from ote.rpc.address import reserve
 from ote.rpc.channel import open_channel
 from ote.rpc.errors import from_rpc_error
 from ote.rpc.tls import TlsIdentity
 from ote.telemetry.metrics import Metrics
 
 HEARTBEAT = 0.3
-DEAD_AFTER = 0.9
+DEAD_AFTER = 5.0
+PATIENCE = 30.0
+"""Seconds for whatever comes at once where nothing is broken: a starved machine has them, too."""
 
 
 async def no_shim(kind: str, data_dir: Path) -> BuiltInShim:
@@ -43,7 +48,7 @@ async def no_shim(kind: str, data_dir: Path) -> BuiltInShim:
     raise AssertionError(f"nobody wants a {kind} shim here")
 
 
-async def until(true: Callable[[], Any], within: float = 6.0) -> None:
+async def until(true: Callable[[], Any], within: float = PATIENCE) -> None:
     """Wait for a condition; a test that waits in vain fails with its text."""
     end = time.monotonic() + within
     while not true():
@@ -68,6 +73,8 @@ class Tree:
         self.folder = folder
         self.nodes: dict[str, Node] = {}
         self._resources = contextlib.AsyncExitStack()
+        self._held: list[socket.socket] = []
+        """They keep the addresses for those of this tree, also while they are away."""
 
     # --- controllers ----------------------------------------------------------------------------------------------
 
@@ -79,7 +86,7 @@ class Tree:
         home = address or (self.nodes[parent].address if parent else None)
         if parent and not address and not token and not (folder / "identity" / "certificate.pem").exists():
             token = (await self.token(parent, allow_children=children)).secret
-        listen = more.pop("listen", None) or f"127.0.0.1:{free_port()}"
+        listen = more.pop("listen", None) or self.address()
         more.setdefault("heartbeat", HEARTBEAT)
         more.setdefault("dead_after", DEAD_AFTER)
         more.setdefault("stop_grace", 0.2)
@@ -105,6 +112,14 @@ class Tree:
         await self._resources.aclose()
         for name in reversed(list(self.nodes)):
             await self.stop(name)
+        for held in self._held:
+            held.close()
+
+    def address(self) -> str:
+        """HOST:PORT at which nobody else listens as long as the tree is there."""
+        address, held = reserve("127.0.0.1")
+        self._held.append(held)
+        return address
 
     # --- ways in --------------------------------------------------------------------------------------------------
 
@@ -154,15 +169,23 @@ class Tree:
         chain = authority.issue_cluster(csr(key, name), name, uid or secrets.token_hex(16), lifetime, parent=parent)
         return TlsIdentity(chain, key, authority.root_pem)
 
+    def expired(self, by: str, name: str, *, parent: bool = False) -> bytes:
+        """The certificate of a running controller, as `by` might have signed it an hour ago for ten minutes."""
+        authority, member = self.authority(by), self.nodes[name].membership
+        then = Authority(authority.chain_pem, authority.key_pem, authority.root_pem, now=lambda: time.time() - 3600.0)
+        return then.issue_cluster(csr(member.tls.private_key, name), name, self.uid(name), 600.0, parent=parent)
 
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+async def write(call: Any, message: Any) -> None:
+    """Write to a call, which may have ended: how it ended is then told by whoever reads or awaits it.
+
+    `call.write` puts an INTERNAL of its own in the place of the answer of a server that ends the call meanwhile.
+    """
+    data = message if isinstance(message, bytes) else message.SerializeToString()
+    if not call.done():
+        with contextlib.suppress(grpc.aio.AioRpcError, cygrpc.InternalError):
+            await call.wait_for_connection()
+            await call._cython_call.send_serialized_message(data)
 
 
 def hello(name: str, uid: str, **more: Any) -> m.Hello:
@@ -240,17 +263,16 @@ class Raw:
     async def say(self, *items: m.UpItem) -> None:
         """One frame; that the call has ended meanwhile is told by `end`."""
         async with self._writing:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await self.call.write(tunnel_pb2.ConnectRequest(items=[encode_up(item) for item in items]))
+            await write(self.call, tunnel_pb2.ConnectRequest(items=[encode_up(item) for item in items]))
 
-    async def heard(self, kind: type[Any], within: float = 5.0) -> Any:
+    async def heard(self, kind: type[Any], within: float = PATIENCE) -> Any:
         """The first item of a kind, waiting for it."""
         await until(lambda: any(isinstance(item, kind) for item in self.items) or self.ended.is_set(), within)
         found = [item for item in self.items if isinstance(item, kind)]
         assert found, f"no {kind.__name__} came: {self.items} {self.error}"
         return found[0]
 
-    async def end(self, within: float = 8.0) -> OteError | None:
+    async def end(self, within: float = PATIENCE) -> OteError | None:
         """How the call ended."""
         async with asyncio.timeout(within):
             await self.ended.wait()
@@ -305,7 +327,7 @@ async def refused(work: Awaitable[Any]) -> OteError:
     raise AssertionError(f"it was allowed: {answer}")
 
 
-async def dispatch(stubs: Stubs, clusters: str, *, within: float = 10.0, **more: Any) -> dict[str, str]:
+async def dispatch(stubs: Stubs, clusters: str, *, within: float = PATIENCE, **more: Any) -> dict[str, str]:
     """Send a no-op and follow it to the end; {cluster: state}."""
     command = more.pop("command", None) or command_pb2.Command(noop=command_pb2.Noop())
     request = route_pb2.DispatchRequest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from ote.pki import new_key
 from ote.rpc.errors import ErrorInterceptor
 from ote.rpc.server import Server
 from ote.telemetry.catalog import CATALOG
-from tests.wire.controller.tree import Raw, Tree, attached, dispatch, free_port, hello, record, refused
+from tests.wire.controller.tree import PATIENCE, Raw, Tree, attached, dispatch, hello, record, refused
 
 METRICS_PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -34,7 +35,7 @@ async def get(port: int, path: str) -> tuple[int, str]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), body.decode()
     finally:
@@ -49,9 +50,10 @@ class Watched:
     ports: dict[str, int] = field(default_factory=dict)
 
     async def start(self, name: str, parent: str = "", **more: Any) -> None:
-        port = self.ports[name] = free_port()
-        await self.tree.start(name, parent, metrics_listen=f"127.0.0.1:{port}", **more)
-        async with asyncio.timeout(5):
+        address = self.tree.address()
+        port = self.ports[name] = int(address.rpartition(":")[2])
+        await self.tree.start(name, parent, metrics_listen=address, **more)
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await get(port, "/healthz")
@@ -70,7 +72,7 @@ class Watched:
             for sample in family.samples
         }
 
-    async def until(self, name: str, within: float = 10.0, **wanted: Callable[[float], bool]) -> dict[str, float]:
+    async def until(self, name: str, within: float = PATIENCE, **wanted: Callable[[float], bool]) -> dict[str, float]:
         """Scrape until all of these samples are as wanted; keys have __ for the blank before labels."""
         async with asyncio.timeout(within):
             while True:
@@ -158,12 +160,17 @@ async def test_a_member_that_joins_is_counted_at_both_ends(watched: Watched) -> 
     await watched.start("root")
     await watched.start("edge", "root")
     root = await watched.until("root", ote_tunnel_sessions__down=bool)
-    edge = await watched.until("edge", ote_tunnel_sessions__up=bool, ote_tunnel_sent_bytes_total__beat=bool)
+    edge = await watched.until(
+        "edge",
+        ote_tunnel_sessions__up=bool,
+        ote_tunnel_sent_bytes_total__beat=bool,
+        ote_failover_beat_age_seconds=lambda age: age < 0.9,
+    )
     assert root["ote_trust_enrolments_total"] == 1
     assert root["ote_registry_clusters ONLINE"] == 2
     assert edge["ote_failover_attaches_total home"] == 1
     assert edge["ote_failover_depth"] == 1
-    assert 0 <= edge["ote_failover_beat_age_seconds"] < 0.9
+    assert edge["ote_failover_beat_age_seconds"] >= 0
     for seen in (root, edge):
         assert seen["ote_tunnel_frames_total sent"] > 0
         assert seen["ote_tunnel_frames_total received"] > 0
@@ -180,11 +187,12 @@ async def test_a_dispatch_is_counted_at_its_origin(watched: Watched) -> None:
     await watched.until("root", ote_tunnel_sessions__down=bool)
     await watched.tree.stop("edge")
     await watched.until("root", ote_registry_clusters__OFFLINE=bool)
+    begun = time.monotonic()
     waiting = asyncio.create_task(dispatch(watched.tree.admin("root"), "edge"))
     root = await watched.until("root", ote_dispatch_unsettled=lambda n: n == 1)
     assert root["ote_dispatch_accepted_total"] == root["ote_dispatch_targets_total"] == 1
     later = await watched.until("root", ote_dispatch_oldest_unsettled_seconds=lambda age: age > 0.1)
-    assert later["ote_dispatch_oldest_unsettled_seconds"] < 8
+    assert later["ote_dispatch_oldest_unsettled_seconds"] <= time.monotonic() - begun
     await watched.start("edge", "root")
     assert await waiting == {"edge": "SUCCEEDED"}
     root = await watched.scrape("root")
@@ -228,7 +236,7 @@ async def test_a_lost_parent_and_the_way_back_are_counted(watched: Watched) -> N
     await watched.tree.stop("region")
     await watched.until("edge", ote_failover_attaches_total__grandparent=bool, ote_failover_depth=lambda n: n == 1)
     await watched.start("region", "root", listen=region)
-    edge = await watched.until("edge", within=25.0, ote_failover_depth=lambda n: n == 2)
+    edge = await watched.until("edge", ote_failover_depth=lambda n: n == 2)
     assert edge["ote_failover_attaches_total home"] >= 2
 
 
@@ -345,8 +353,9 @@ async def test_rpcs_are_counted_by_method_and_code(watched: Watched) -> None:
     await admin.clusters.ListClusters(cluster_pb2.ListClustersRequest())
     error = await refused(admin.clusters.GetCluster(cluster_pb2.GetClusterRequest(name="nobody")))
     assert error.code == "NOT_FOUND"
-    root = await watched.scrape("root")
     service = "ote.api.cluster.v1.ClusterService"
+    wanted: dict[str, Any] = {f"ote_rpc_handled_total__NOT_FOUND__{service}/GetCluster": bool}
+    root = await watched.until("root", **wanted)
     assert root[f"ote_rpc_handled_total OK {service}/ListClusters"] == 1
     assert root[f"ote_rpc_handled_total NOT_FOUND {service}/GetCluster"] == 1
     assert root[f"ote_rpc_seconds_count {service}/GetCluster"] == 1
