@@ -101,9 +101,8 @@ async def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[byte
 
 def _discard(starting: asyncio.Future[subprocess.Popen[bytes]]) -> None:
     if not starting.cancelled() and starting.exception() is None:
-        process = starting.result()
-        signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+        with starting.result() as process:
+            signal_group(process.pid, signal.SIGKILL)
 
 
 async def finish(process: subprocess.Popen[bytes], seconds: float | None) -> int:

@@ -61,7 +61,9 @@ async def test_sums_reach_the_root_and_the_details_only_who_asks(line: Tree) -> 
         "2 pods fail or restart again and again, in edge: 'ote-ctl get pods --clusters edge'",
     )
     assert began - 1 <= problem.since.ToSeconds() <= time.time()
-    assert set(root.registry.details) == {line.uid("root"), line.uid("east")}
+    near = {line.uid("root"), line.uid("east")}
+    await until(lambda: set(root.registry.details) >= near)
+    assert set(root.registry.details) == near
     listed = await line.admin("root").clusters.ListClusters(cluster_pb2.ListClustersRequest())
     assert {one.name: one.HasField("status") for one in listed.clusters}["edge"] is False
 

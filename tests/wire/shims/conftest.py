@@ -22,6 +22,8 @@ from ote.shims.local.core.workloads import Backoff
 from ote.shims.local.keeper import Keeper
 from ote.shims.local.shim import SERVER_OPTIONS, SERVICE, DriverKind, LocalShim
 
+PATIENCE = 30.0
+"""Seconds for whatever comes soon where nothing is broken: a starved machine has them, too."""
 _ids = itertools.count(1)
 
 
@@ -72,7 +74,7 @@ class Local:
         if self._shim is None:
             await self.start()
         assert self._shim is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self._shim.stop_pods()
         await self.stop()
 
@@ -92,8 +94,16 @@ class Local:
         """The result of a command."""
         return (await self.send(command, dispatch_id, **request))[-1]
 
-    async def apply(self, manifests: str, dispatch_id: str | None = None, seconds: float = 10.0) -> Any:
+    async def apply(self, manifests: str, dispatch_id: str | None = None, seconds: float = PATIENCE) -> Any:
         return await self.execute(apply_command(manifests, seconds), dispatch_id)
+
+    async def told(self, manifests: str, *texts: str) -> Any:
+        """The result of an apply of what never gets ready, once its message says all of this."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                result = await self.apply(manifests, seconds=0.5)
+                if all(text in result.message for text in texts):
+                    return result
 
     async def applied(self, manifests: str) -> list[str]:
         """The actions of an apply that must succeed."""
@@ -120,15 +130,22 @@ class Local:
         assert result.outcome == command_pb2.OUTCOME_SUCCEEDED, result
         return str(result.output.decode())
 
+    async def logged(self, pod: str, container: str = "") -> str:
+        """Its log, once there is something in it."""
+        async with asyncio.timeout(PATIENCE):
+            while not (told := await self.log(pod, container=container)):
+                await asyncio.sleep(0.02)
+        return told
+
     async def until(self, condition: Callable[[list[dict[str, Any]]], bool], kind: str = "Pod") -> list[dict[str, Any]]:
         """Waits until the objects of a kind are as asked for."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not condition(found := await self.get(kind)):
                 await asyncio.sleep(0.02)
         return found
 
 
-def apply_command(manifests: str, seconds: float = 10.0) -> command_pb2.Command:
+def apply_command(manifests: str, seconds: float = PATIENCE) -> command_pb2.Command:
     command = command_pb2.Command(apply=command_pb2.Apply(manifests=manifests.encode()))
     command.apply.ready_timeout.FromNanoseconds(int(seconds * 1e9))
     return command

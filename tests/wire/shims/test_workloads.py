@@ -20,7 +20,7 @@ from ote.shims.local.ports import Plan
 from ote.shims.local.process import ProcessDriver
 from ote.shims.local.processes import Identity
 
-from .conftest import Local
+from .conftest import PATIENCE, Local
 from .manifests import SERVER, config, container, deployment, job, pod, secret, shell, together
 
 PROBE = {"httpGet": {"port": "http"}, "periodSeconds": 1}
@@ -37,7 +37,7 @@ def port_of(found: dict[str, Any]) -> int:
 
 async def fetch(port: int, path: str = "/") -> str:
     def read() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     return await asyncio.to_thread(read)
@@ -58,6 +58,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def words(path: Path) -> list[str]:
+    """Those of a file that its writer has ended with a line."""
+    text = path.read_text() if path.exists() else ""
+    return text.split() if text.endswith("\n") else []
+
+
 async def test_the_example_serves_its_page_and_a_changed_page_shows_at_once(local: Local) -> None:
     text = HELLO.read_text()
     assert await local.applied(text) == ["CREATED", "CREATED"]
@@ -65,7 +71,7 @@ async def test_the_example_serves_its_page_and_a_changed_page_shows_at_once(loca
     port = port_of(await local.pod())
     assert "Hello from OTE" in await fetch(port)
     assert await local.applied(text.replace("Hello from OTE", "Changed")) == ["CONFIGURED", "UNCHANGED"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while "Changed" not in await fetch(port):
             await asyncio.sleep(0.02)
 
@@ -165,7 +171,7 @@ async def test_pods_of_a_moved_folder_have_their_volumes_before_and_after_a_rest
     link = local.data / "pods" / found["metadata"]["uid"] / "main" / "root" / "page" / "in"
     link.unlink()
     link.symlink_to("/of/an/earlier/version")
-    (found,) = await local.until(lambda pods: restarts(pods[0]) == 1 and is_ready(pods[0]))
+    (found,) = await local.until(lambda pods: restarts(pods[0]) >= 1 and is_ready(pods[0]))
     assert await fetch(port_of(found), "/page/in/word") == "here"
 
 
@@ -183,9 +189,8 @@ async def test_what_ends_in_a_moved_folder_is_found_with_its_exit_code(local: Lo
 
 async def test_a_pod_waits_for_its_config_map_and_says_so(local: Local) -> None:
     one = shell("sleep 60", envFrom=[{"configMapRef": {"name": "late"}}])
-    result = await local.apply(pod("p", one), seconds=0.1)
+    result = await local.told(pod("p", one), "ConfigMap 'late' does not exist")
     assert (result.outcome, result.reason) == (command_pb2.OUTCOME_FAILED, "NOT_READY")
-    assert "ConfigMap 'late' does not exist" in result.message
     assert await local.applied(together(config("late", k="v"), pod("p", one))) == ["CREATED", "UNCHANGED"]
 
 
@@ -206,10 +211,8 @@ async def test_a_job_that_fails_too_often_fails_the_command_at_once(local: Local
 
 async def test_a_crashing_container_is_started_again_and_the_reason_is_told(local: Local) -> None:
     one = shell("exit 7", readinessProbe={"exec": {"command": ["true"]}, "initialDelaySeconds": 60})
-    result = await local.apply(pod("p", one), seconds=0.5)
+    result = await local.told(pod("p", one), "CrashLoopBackOff", "exit code 7")
     assert result.reason == "NOT_READY"
-    assert "CrashLoopBackOff" in result.message
-    assert "exit code 7" in result.message
     assert restarts(await local.pod()) >= 1
 
 
@@ -224,41 +227,37 @@ async def test_a_container_whose_liveness_fails_is_started_again(local: Local) -
     await local.applied(pod("p", one))
     uid = (await local.pod())["metadata"]["uid"]
     (local.data / "pods" / uid / "main" / "root" / "sick").touch()
-    await local.until(lambda pods: restarts(pods[0]) == 1)
+    await local.until(lambda pods: restarts(pods[0]) >= 1)
 
 
 async def test_a_tcp_probe_tells_a_port_that_is_open_from_one_that_is_not(local: Local) -> None:
     tcp = {"tcpSocket": {"port": 80}, "periodSeconds": 1}
     await local.applied(deployment("web", {**WEB, "readinessProbe": tcp}))
-    result = await local.apply(
-        pod("p", shell("sleep 60", ports=[{"containerPort": 80}], readinessProbe=tcp)), seconds=0.2
-    )
-    assert "Connection refused" in result.message
+    one = shell("sleep 60", ports=[{"containerPort": 80}], readinessProbe=tcp)
+    await local.told(pod("p", one), "Connection refused")
 
 
 async def test_a_probe_tells_a_wrong_status_and_a_wrong_protocol(local: Local) -> None:
     probe = {"httpGet": {"port": "http", "path": "nothing-here"}, "periodSeconds": 1}
-    result = await local.apply(deployment("web", {**WEB, "readinessProbe": probe}), seconds=1)
-    assert "/nothing-here answered 404" in result.message
+    await local.told(deployment("web", {**WEB, "readinessProbe": probe}), "/nothing-here answered 404")
 
 
 async def test_termination_asks_first_and_then_ends_the_whole_group(local: Local) -> None:
     polite = shell("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", name="polite")
     stubborn = shell("trap '' TERM; sleep 600 & echo $!; while :; do sleep 0.05; done", name="stubborn")
-    await local.applied(pod("p", polite, stubborn, terminationGracePeriodSeconds=1))
-    async with asyncio.timeout(5):
-        while not (child := await local.log("p", container="stubborn")):
-            await asyncio.sleep(0.02)
+    await local.applied(pod("p", polite, stubborn, terminationGracePeriodSeconds=3))
+    await local.logged("p", container="polite")
+    child = await local.logged("p", container="stubborn")
     uid = (await local.pod())["metadata"]["uid"]
     log = (local.data / "pods" / uid / "polite" / "log").open()
     begun = asyncio.get_running_loop().time()
     result = await local.delete("Pod/p")
     assert result.outcome == command_pb2.OUTCOME_SUCCEEDED
-    assert asyncio.get_running_loop().time() - begun >= 1
+    assert asyncio.get_running_loop().time() - begun >= 3
     with log:
         assert "bye\n" in log.read()
     assert not alive(int(child))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (local.data / "pods" / uid).exists():
             await asyncio.sleep(0.02)
 
@@ -268,19 +267,19 @@ async def test_a_signal_that_comes_before_the_command_has_taken_over_is_not_lost
     script = supervisor.read_text()
     slowly = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done\n(exec"
     supervisor.write_text(script.replace("(exec", slowly))
-    await local.apply(pod("p", shell("sleep 600"), terminationGracePeriodSeconds=30), seconds=0)
+    await local.apply(pod("p", shell("sleep 600"), terminationGracePeriodSeconds=300), seconds=0)
     uid = (await local.pod())["metadata"]["uid"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not (local.data / "pods" / uid / "main" / "claim.1").exists():
             await asyncio.sleep(0.001)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await local.delete("Pod/p")).outcome == command_pb2.OUTCOME_SUCCEEDED
 
 
 async def test_what_a_container_leaves_behind_ends_with_it(local: Local) -> None:
     await local.applied(job("j", shell("sleep 600 & echo $!")))
-    child = int(await local.log((await local.pod())["metadata"]["name"]))
-    async with asyncio.timeout(5):
+    child = int(await local.logged((await local.pod())["metadata"]["name"]))
+    async with asyncio.timeout(PATIENCE):
         while alive(child):
             await asyncio.sleep(0.02)
 
@@ -288,13 +287,13 @@ async def test_what_a_container_leaves_behind_ends_with_it(local: Local) -> None
 @pytest.mark.parametrize("adopted", [False, True])
 async def test_a_command_does_not_outlive_the_shell_that_ran_it(local: Local, *, adopted: bool) -> None:
     await local.applied(pod("p", shell("echo $$$$; exec sleep 600")))
-    first = int(await local.log("p"))
+    first = int(await local.logged("p"))
     uid = (await local.pod())["metadata"]["uid"]
     if adopted:
         await local.restart()
         await local.until(lambda pods: pods[0]["status"]["containerStatuses"][0]["ready"])
     os.kill(int((local.data / "pods" / uid / "main" / "claim.1").read_text().split()[1]), signal.SIGKILL)
-    await local.until(lambda pods: restarts(pods[0]) == 1)
+    await local.until(lambda pods: restarts(pods[0]) >= 1)
     assert not alive(first)
 
 
@@ -317,13 +316,16 @@ async def test_what_cannot_be_watched_does_not_run_beside_its_next_start(
     monkeypatch.setattr(os, "pidfd_open", pidfd_open)
     if adopted:
         await local.start()
-        await local.until(lambda pods: restarts(pods[0]) == 1)
+        await local.until(lambda pods: restarts(pods[0]) >= 1)
     else:
         await local.applied(manifest)
     await local.until(lambda pods: pods[0]["status"]["containerStatuses"][0]["ready"])
     assert not failures
-    starts = (local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main" / "root" / "starts").read_text()
-    assert sum(alive(int(pid)) for pid in starts.split()) == 1
+    starts = local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main" / "root" / "starts"
+    async with asyncio.timeout(PATIENCE):
+        while not (running := [pid for pid in words(starts) if alive(int(pid))]):
+            await asyncio.sleep(0.02)
+    assert len(running) == 1
 
 
 async def test_what_cannot_be_looked_for_at_the_moment_is_looked_for_again_and_not_started_beside_itself(
@@ -350,8 +352,7 @@ async def test_what_cannot_be_looked_for_at_the_moment_is_looked_for_again_and_n
 
 async def test_a_probe_that_cannot_be_asked_says_why_and_goes_on(local: Local) -> None:
     probe = {"tcpSocket": {"port": 80, "host": "x" * 64 + ".example"}, "periodSeconds": 1}
-    result = await local.apply(pod("p", shell("sleep 600", readinessProbe=probe)), seconds=0.5)
-    assert "cannot be asked" in result.message
+    await local.told(pod("p", shell("sleep 600", readinessProbe=probe)), "cannot be asked")
 
 
 async def test_a_container_whose_log_has_no_room_runs_on(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,12 +361,12 @@ async def test_a_container_whose_log_has_no_room_runs_on(local: Local, monkeypat
     monkeypatch.setattr(files, "LOG_KEPT", 500)
     await local.applied(pod("p", shell("ln -s /dev/full ../log.1; seq 1 5000; until test -e go; do sleep 0.05; done")))
     folder = local.data / "pods" / (await local.pod())["metadata"]["uid"] / "main"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (folder / "log").stat().st_size:
             await asyncio.sleep(0.02)
     assert restarts(await local.pod()) == 0
     (folder / "root" / "go").touch()
-    await local.until(lambda pods: restarts(pods[0]) == 1)
+    await local.until(lambda pods: restarts(pods[0]) >= 1)
 
 
 async def test_variables_keep_names_that_no_shell_has(local: Local) -> None:
@@ -389,7 +390,7 @@ async def test_a_folder_that_a_container_has_closed_goes_with_the_pod(local: Loc
     await local.applied(pod("p", shell(script)))
     folder = local.data / "pods" / (await local.pod())["metadata"]["uid"]
     await local.delete("Pod/p")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while folder.exists():
             await asyncio.sleep(0.02)
     assert elsewhere.stat().st_mode & 0o777 == 0o500
@@ -398,16 +399,20 @@ async def test_a_folder_that_a_container_has_closed_goes_with_the_pod(local: Loc
 async def test_pods_survive_the_shim_and_are_adopted_not_started_twice(local: Local) -> None:
     script = 'echo $$$$ >> "$OTE_POD_DIR/starts"; sleep 600'
     await local.applied(together(pod("p", shell(script)), deployment("web", WEB)))
+    (started,) = [one["metadata"]["uid"] for one in await local.get("Pod") if one["metadata"]["name"] == "p"]
+    starts = local.data / "pods" / started / "main" / "root" / "starts"
+    async with asyncio.timeout(PATIENCE):
+        while not words(starts):
+            await asyncio.sleep(0.02)
     before = {one["metadata"]["uid"]: one for one in await local.get("Pod")}
     await local.restart()
     after = {one["metadata"]["uid"]: one for one in await local.get("Pod")}
     assert before.keys() == after.keys()
     await local.until(lambda pods: all(one["status"]["containerStatuses"][0]["ready"] for one in pods))
-    (uid,) = [uid for uid, one in after.items() if one["metadata"]["name"] == "p"]
-    (pid,) = (local.data / "pods" / uid / "main" / "root" / "starts").read_text().split()
+    (pid,) = words(starts)
     assert alive(int(pid))
     os.kill(int(pid), 9)
-    await local.until(lambda pods: any(restarts(one) == 1 for one in pods))
+    await local.until(lambda pods: any(restarts(one) >= 1 for one in pods))
 
 
 async def test_a_start_that_was_cut_off_is_made_again_and_the_late_one_never_runs(
@@ -418,25 +423,22 @@ async def test_a_start_that_was_cut_off_is_made_again_and_the_late_one_never_run
 
     def slow(driver: ProcessDriver, plan: Plan) -> int:
         begun.set()
-        gate.wait(10)
+        gate.wait(PATIENCE)
         late.append(spawn(driver, plan))
         return late[0]
 
     monkeypatch.setattr(ProcessDriver, "_spawn", slow)
     await local.apply(pod("p", shell("echo started; sleep 600")), seconds=0)
-    await asyncio.to_thread(begun.wait, 5)
+    await asyncio.to_thread(begun.wait, PATIENCE)
     await local.stop()
     monkeypatch.undo()
     await local.start()
     await local.until(lambda pods: pods[0]["status"]["phase"] == "Running")
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not late or alive(late[0]):
             await asyncio.sleep(0.02)
-    async with asyncio.timeout(5):
-        while not (told := await local.log("p")):
-            await asyncio.sleep(0.02)
-    assert told.count("started") == 1
+    assert (await local.logged("p")).count("started") == 1
 
 
 async def test_what_ended_while_the_shim_was_away_is_found_with_its_exit_code(local: Local) -> None:
@@ -445,7 +447,7 @@ async def test_what_ended_while_the_shim_was_away_is_found_with_its_exit_code(lo
     await local.stop()
     (local.data / "pods" / uid / "main" / "root" / "go").touch()
     mark = local.data / "pods" / uid / "main" / "exit.1"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not mark.exists() or not mark.read_text():
             await asyncio.sleep(0.02)
     await local.start()

@@ -1,0 +1,27 @@
+"""Children of the local shim: whoever starts one and gives up leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+
+from ote.shims.local.processes import spawn
+
+from .conftest import PATIENCE
+
+
+async def test_a_child_whose_starter_gives_up_meanwhile_is_killed_and_its_pipes_are_closed() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    made: list[subprocess.Popen[bytes]] = []
+    for _ in range(20):
+        starting = asyncio.create_task(spawn(["sleep", "600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        await asyncio.sleep(0)
+        starting.cancel()
+        made += [
+            one for one in await asyncio.gather(starting, return_exceptions=True) if isinstance(one, subprocess.Popen)
+        ]
+    assert not made
+    async with asyncio.timeout(PATIENCE):
+        while set(os.listdir("/proc/self/fd")) - before:
+            await asyncio.sleep(0.02)
