@@ -111,10 +111,9 @@ class LocalTree:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        host, port = node.address.rsplit(":", 1)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                while not await _listens(host, int(port)):
+                while not await listens(node.address):
                     if node.process.returncode is not None:
                         raise Internal("DID_NOT_START", f"{name} ended at once:\n{tail(node.log)}")
                     await asyncio.sleep(_POLL)
@@ -206,9 +205,11 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-async def _listens(host: str, port: int) -> bool:
+async def listens(address: str) -> bool:
+    """Whether anybody takes connections there."""
+    host, _, port = address.rpartition(":")
     try:
-        _, writer = await asyncio.open_connection(host, port)
+        _, writer = await asyncio.open_connection(host, int(port))
     except OSError:
         return False
     writer.close()

@@ -55,7 +55,7 @@ GET = command_pb2.Command(get=command_pb2.Get(kind="Effects"))
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def grown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tree]:
-    tree = Tree(tmp_path_factory.mktemp("dispatch") / "tree", FAST)
+    tree = Tree(tmp_path_factory.mktemp("dispatch") / "tree", (*FAST, "--dead-after", "20s"))
     try:
         await tree.start_root()
         await tree.join("region", "root", children=True)

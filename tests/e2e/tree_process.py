@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from ote.apps.localtree import listens
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = STOP_SECONDS = 60.0
 
@@ -45,7 +47,9 @@ async def until_entered(data: Path) -> str:
         while True:
             if (data / "admin.yaml").exists():
                 context = yaml.safe_load((data / "admin.yaml").read_text())["contexts"][0]
-                return str(context["entries"][0]["address"])
+                address = str(context["entries"][0]["address"])
+                if await listens(address):
+                    return address
             await asyncio.sleep(0.05)
 
 

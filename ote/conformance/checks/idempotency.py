@@ -142,8 +142,8 @@ async def attach(probe: Probe) -> None:
     needs=("apply",),
 )
 async def lost_call(probe: Probe) -> None:
-    """Calls are lost 0 to 40 ms after they began; each, repeated, brings a result in which all objects are CREATED."""
-    for delay in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04):
+    """Calls are lost 0 to 500 ms after they began; each, repeated, brings a result in which all objects are CREATED."""
+    for delay in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.5):
         things, dispatch_id = [probe.thing() for _ in range(10)], probe.new_id()
         command = probe.apply_command(things)
         running = probe.start(command, dispatch_id=dispatch_id)
