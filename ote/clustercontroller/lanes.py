@@ -4,13 +4,15 @@
 |----------|--------------------------------------|--------------------------------------------------|
 | beat     | Beat, Heartbeat                      | replaced by the newest                           |
 | session  | Hello … Drained, Goodbye             | the session ends: a peer this far behind is lost |
-| dispatch | Deliver, Deliveries, Call, Reply     | refused: the origin is told BUSY                 |
+| dispatch | Deliver, Deliveries                  | refused: the origin is told BUSY                 |
 | result   | Report, Reports, Ack, Revoke         | dropped: its end sends it again                  |
+| question | Call, Reply                          | dropped: who asks hears that nobody answers      |
 | registry | News, Away, Evictions, Alternates, … | dropped: the core says what they told again      |
 
-In `session` is only what the two ends of the link say to each other: what others may have made never ends it.
+In `session` is only what the two ends of the link say to each other, and in `dispatch` only what comes from above: what
+others below may have made never ends a link, and keeps no command from it.
 The core hears of each item of `OWED` that was not taken. `beat` and `session` go first; the others share by weight
-8 : 4 : 1. `take` makes the next frame. Nothing here waits or writes; `tunnel` does.
+8 : 4 : 4 : 1. `take` makes the next frame. Nothing here waits or writes; `tunnel` does.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Lane(StrEnum):
     SESSION = "session"
     DISPATCH = "dispatch"
     RESULT = "result"
+    QUESTION = "question"
     REGISTRY = "registry"
 
 
@@ -53,8 +56,8 @@ LANE_OF: dict[type, Lane] = {
     m.Drained: Lane.SESSION,
     m.Deliver: Lane.DISPATCH,
     m.Deliveries: Lane.DISPATCH,
-    m.Call: Lane.DISPATCH,
-    m.Reply: Lane.DISPATCH,
+    m.Call: Lane.QUESTION,
+    m.Reply: Lane.QUESTION,
     m.Report: Lane.RESULT,
     m.Reports: Lane.RESULT,
     m.Ack: Lane.RESULT,
@@ -70,7 +73,7 @@ OWED: frozenset[type] = frozenset({m.Deliver, m.Deliveries, m.News, m.Away, m.Ev
 """What a lane may not take without the core being told: it says it again, or whoever waits for it that it was not sent.
 All else is asked for, or sent, again by its ends."""
 
-_WEIGHTS = {Lane.DISPATCH: 8, Lane.RESULT: 4, Lane.REGISTRY: 1}
+_WEIGHTS = {Lane.DISPATCH: 8, Lane.RESULT: 4, Lane.QUESTION: 4, Lane.REGISTRY: 1}
 _LANE_LIMIT = 1024 * 1024
 _SESSION_LIMIT = 1024 * 1024
 _SESSION_SHARE = 64 * 1024

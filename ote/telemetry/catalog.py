@@ -33,7 +33,7 @@ class Metric:
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ATTACH = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-_QUEUES = "lane: session, dispatch, result, registry"
+_QUEUES = "lane: session, dispatch, result, question, registry"
 _STATES = "state: SUCCEEDED, FAILED, EXPIRED, CANCELLED, UNREACHABLE, OUTCOME_UNKNOWN"
 
 CATALOG: tuple[Metric, ...] = (
@@ -49,7 +49,7 @@ CATALOG: tuple[Metric, ...] = (
         Kind.COUNTER,
         "Bytes of messages sent on tunnels, before HTTP/2 and TLS.",
         ("lane",),
-        "lane: beat, session, dispatch, result, registry, bulk (pieces and outputs, on streams of their own)",
+        "lane: beat, session, dispatch, result, question, registry, bulk (pieces and outputs, on streams of their own)",
     ),
     Metric(
         "ote_tunnel_received_bytes_total",
@@ -71,7 +71,7 @@ CATALOG: tuple[Metric, ...] = (
         Kind.COUNTER,
         "Messages that a full queue refused; their ends send them again.",
         ("lane",),
-        "lane: dispatch, result, registry",
+        "lane: dispatch, result, question, registry",
     ),
     Metric("ote_tunnel_bulk_streams", Kind.GAUGE, "Bulk streams that are open (pieces, outputs)."),
     Metric("ote_tunnel_bulk_credit_bytes", Kind.GAUGE, "Bytes of bulk that may be under way to and from the parent."),

@@ -66,6 +66,17 @@ def test_a_link_that_is_gone_holds_nothing() -> None:
     assert budget.used == 0
 
 
+def test_what_others_below_ask_and_answer_keeps_no_command_from_a_link() -> None:
+    lanes: Lanes[bytes] = Lanes(Budget())
+    flood = (m.Call("c", "a" * 32, "b" * 32, "ping", bytes(20_000)), m.Reply("c", "b" * 32, "OK", body=bytes(20_000)))
+    while all(lanes.put(LANE_OF[type(item)], write_down(item)) for item in flood):
+        pass
+    aim = m.DeliveryTarget("b" * 32, "j" * 32, 1, 0, 1)
+    deliver = write_down(m.Deliver("o" * 32, "o", 1, "d" * 32, "apply", True, b"body", None, 1, 0, 31, [aim]))
+    assert lanes.put(LANE_OF[m.Deliver], deliver)
+    assert deliver in lanes.take() + lanes.take()
+
+
 def test_what_others_have_made_never_ends_a_link_however_much_there_is() -> None:
     """Twenty thousand targets behind one hop are cancelled at once, or a stranger acknowledges to a thin link."""
     uids = [f"{number:032x}" for number in range(20_000)]
