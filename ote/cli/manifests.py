@@ -6,6 +6,7 @@ built from it, so that aliases of aliases and deep nesting cost nothing.
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def read_manifests(sources: Sequence[str]) -> Manifests:
         found = list(check(source, content))
         if found:
             objects += found
-            parts.append(content.rstrip() + b"\n")
+            parts.append(content.removeprefix(codecs.BOM_UTF8).rstrip() + b"\n")
     if not objects:
         raise InvalidArgument("INVALID_MANIFEST", f"there is no object in {', '.join(sources)}")
     return Manifests(b"---\n".join(parts), objects)

@@ -79,6 +79,8 @@ class Origin:
         self._first_time = self._timers.line(least_delay(ctx), lambda dispatch: not dispatch.open, self._not_answered)
         self._ledger = Ledger(ctx, own, self._timers)
         self._sending = Sending(ctx, route, self._timers, self._ledger.after_ended)
+        self._back: dict[tuple[OriginDispatch, float], dict[OriginTarget, None]] = {}
+        """Targets of reads that were turned back, by when they are asked again: they alone."""
         self._tables: Mapping[str, Mapping[str, Any]] | None = None
         self._kinds = {
             m.RECEIVED: self._received,
@@ -483,7 +485,7 @@ class Origin:
         wait = delay(self._ctx, 0) if no_route else min(max(report.retry_after_ms / 1000, 0.05), _LONGEST_WAIT)
         if not dispatch.change:
             if not no_route or target.attempts:
-                self._schedule(dispatch, self._ctx.now + wait)
+                self._ask_again(target, self._ctx.now + wait)
             elif self._moves(target):
                 self._timers.at(dispatch.begun + MOVING, self._no_way, target)
             else:
@@ -501,6 +503,18 @@ class Origin:
         if target in chain.sent and not no_route:
             self._schedule(dispatch, self._ctx.now + wait)
         self._ledger.drop_empty(row.uid)
+
+    def _ask_again(self, target: OriginTarget, at: float) -> None:
+        """Send a read again to a target that was turned back, with the others of that moment."""
+        place = target.dispatch, at
+        if place not in self._back:
+            self._timers.at(at, self._asked_again, *place)
+        self._back.setdefault(place, {})[target] = None
+
+    def _asked_again(self, dispatch: OriginDispatch, at: float) -> None:
+        targets = self._back.pop((dispatch, at))
+        again = [target for target in targets if not target.attempts and self._reachable(target.row.uid)]
+        self._sending.send({dispatch: again}, {})
 
     def _no_way(self, target: OriginTarget) -> None:
         """End a read of which no attempt is under way."""

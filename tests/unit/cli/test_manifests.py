@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from ote.cli.manifests import Object, check
+from ote.cli.manifests import Object, check, read_manifests
 from ote.model.errors import InvalidArgument
 
 
@@ -38,6 +39,14 @@ items: []
 def test_json_is_taken_with_tabs_and_a_byte_order_mark() -> None:
     text = b'\xef\xbb\xbf{\n\t"kind": "A",\n\t"metadata": {"name": "a"}\n}'
     assert list(check("f", text)) == [Object("A", "a")]
+
+
+def test_byte_order_marks_of_several_files_are_not_sent(tmp_path: Path) -> None:
+    """Only the first could stand where a mark may."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_bytes(f"\ufeffkind: A\nmetadata: {{name: {name}}}\n".encode())
+    read = read_manifests([str(tmp_path)])
+    assert list(read.objects) == list(check("all", read.content)) == [Object("A", "a"), Object("A", "b")]
 
 
 @pytest.mark.parametrize(

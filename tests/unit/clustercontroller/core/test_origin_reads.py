@@ -58,6 +58,22 @@ def test_a_read_that_is_turned_back_is_unreachable_or_tried_again() -> None:
     assert (end.state("r1"), end.reason("r1")) == ("UNREACHABLE", "NO_ROUTE")
 
 
+def test_only_those_that_turned_a_read_back_are_asked_again_soon() -> None:
+    """All others would be sent it for the second time while the way to some of them is full already."""
+    uids = [f"uid-{number}" for number in range(50)]
+    end = OriginEnd(online(*uids))
+    end.submit("g1", *uids, command="get")
+    end.take()
+    for uid in (*uids[:4], uids[0]):
+        end.report("g1", uid, m.BUSY, incarnation=0, attempt=1, retry_after_ms=100)
+    end.report("g1", uids[4], m.BUSY, incarnation=0, attempt=1, retry_after_ms=1000)
+    end.clusters.up.discard(uids[3])
+    end.pass_time(0.5)
+    assert end.take() == [("deliver", "g1", [(uid, 0, 0, 2) for uid in uids[:3]])]
+    end.pass_time(0.6)
+    assert end.take() == [("deliver", "g1", [(uids[4], 0, 0, 2)])]
+
+
 def test_a_cancelled_read_ends_at_once_and_the_target_is_told() -> None:
     end = OriginEnd(online(E1, E2))
     end.submit("r1", E1, E2, command="get")
