@@ -20,6 +20,7 @@ from ote.api.trust.v1 import trust_pb2_grpc
 from ote.model.errors import Internal, OteError
 from ote.rpc.address import reserve
 from ote.rpc.errors import to_status
+from ote.rpc.server import SERVER_OPTIONS
 from ote.rpc.tls import ServerTls, TlsIdentity
 
 HANG = object()
@@ -72,7 +73,7 @@ class FakeController:
     def start(self) -> None:
         """Listens, again after a stop."""
         self._stopped.clear()
-        server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(ThreadPoolExecutor(16), options=SERVER_OPTIONS)
         services: list[tuple[type, Callable[[Any, grpc.Server], None]]] = [
             (cluster_pb2_grpc.ClusterServiceServicer, cluster_pb2_grpc.add_ClusterServiceServicer_to_server),
             (route_pb2_grpc.RouteServiceServicer, route_pb2_grpc.add_RouteServiceServicer_to_server),

@@ -39,7 +39,7 @@ async def test_members_of_one_tree_talk(root: Authority, serve: Serve, dial: Dia
 
 async def test_a_handshake_over_a_slow_link_may_take_its_time(root: Authority, serve: Serve, dial: Dial) -> None:
     address = await serve(tls=member(root, "east"))
-    async with thin_link(address, bits_per_second=10e6, delay=0.6) as slow:
+    async with thin_link(address, bits_per_second=10e6, delay=0.4) as slow:
         assert await probe(dial(slow, member(root, "edge-1"), "east.ote")) == "served"
 
 
