@@ -64,7 +64,8 @@ _SMALL = 2 * 1024
 _MAX_OUTPUTS = 2 * 1024 * 1024
 """Bytes of outputs that one answer takes."""
 _MAX_SHOWN_OUTPUT = 64 * 1024
-"""A larger output is shown at its origin only."""
+_MAX_SHOWN_OUTPUTS = 128 * 1024
+"""A larger output, and more of them, are shown at their origin only."""
 _NAMED = 3
 """Names that nobody has and that are told."""
 _FOLLOW = 1.0
@@ -398,7 +399,8 @@ class Dispatches:
         return view
 
     def shown_to(self, dispatch_id: str, asker: str) -> route_pb2.Dispatch:
-        """As `get`, for another controller: one that is not above this one sees outputs of its own subtree only.
+        """As `get`, for another controller, with the outputs for which there is room: one that is not above this one
+        sees outputs of its own subtree only.
 
         Errors: NotFound, ResourceExhausted (ANSWER_TOO_LARGE) when it is more than a tunnel carries.
         """
@@ -407,9 +409,11 @@ class Dispatches:
             for target in view.targets:
                 if not self._core.registry.is_at_or_below(target.uid, asker):
                     target.ClearField("output")
+        room = _MAX_SHOWN_OUTPUTS
         for target in view.targets:
-            if len(target.output) > _MAX_SHOWN_OUTPUT:
+            if len(target.output) > min(room, _MAX_SHOWN_OUTPUT):
                 target.ClearField("output")
+            room -= len(target.output)
         if view.ByteSize() > MAX_ITEM // 2:
             raise ResourceExhausted(
                 "ANSWER_TOO_LARGE", f"the dispatch is too large to be shown from afar: ask at {self._core.ctx.name}"

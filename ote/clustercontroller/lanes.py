@@ -29,8 +29,9 @@ from ote.clustercontroller.core import messages as m
 FRAME_BYTES = 32 * 1024
 """A frame holds items up to this size, or a single one that is larger: a beat waits for one, 0.26 s at 1 Mbit/s."""
 
-MAX_ITEM = 3 * 1024 * 1024
-"""A larger item is not sent, and ends the tunnel on which it comes: gRPC takes 4 MiB, it would break hop after hop."""
+MAX_ITEM = 512 * 1024
+"""A larger item is not sent, and ends the tunnel on which it comes: so nobody far away makes beats wait for longer than
+the 4 s that this one takes at 1 Mbit/s. What a cluster says of itself is the largest that there is."""
 
 
 class Lane(StrEnum):

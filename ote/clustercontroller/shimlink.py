@@ -24,6 +24,7 @@ from ote.api.shim.v1 import shim_pb2, shim_pb2_grpc
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
+from ote.clustercontroller.core.origin_ledger import BODY_LIMIT
 from ote.clustercontroller.wire.codec import encode_payload
 from ote.clustercontroller.wire.totals import totals_of, word
 from ote.model.errors import InvalidArgument, OteError
@@ -242,7 +243,9 @@ class ShimLink:
                     call.answered.set()
                     if response.WhichOneof("event") == "progress":
                         progress = response.progress
-                        self._post(ev.ShimProgress(effect.key, progress.SerializeToString(), progress.effect_done))
+                        body = progress.SerializeToString()
+                        told = body if len(body) <= BODY_LIMIT else b""
+                        self._post(ev.ShimProgress(effect.key, told, progress.effect_done))
                     else:
                         return await self._result(effect.key, response.result)
             self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
@@ -314,7 +317,13 @@ class ShimLink:
             except OteError as error:
                 state, size = "FAILED", 0
                 result.reason, result.message = error.reason, error.message
-        self._post(ev.ShimResult(key, state, result.SerializeToString(), size))
+        body = result.SerializeToString()
+        if len(body) > BODY_LIMIT:
+            message = f"{state.lower()}, and said more of it than the {BODY_LIMIT >> 10} KiB that are kept"
+            body = command_pb2.Result(
+                outcome=result.outcome, reason="RESULT_TOO_LARGE", message=message
+            ).SerializeToString()
+        self._post(ev.ShimResult(key, state, body, size))
         return state
 
     def _failed(self, key: str, error: OteError) -> str:

@@ -122,7 +122,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert numbers["admission"] == f"{core.admit_per_second:.0f} hellos a second"
     assert numbers["resend"].startswith(f"{core.resend_base:.0f} s … {core.resend_cap:.0f} s")
     assert numbers["frame, item, lane, all queues"] == (
-        f"{lanes.FRAME_BYTES >> 10} KiB, {lanes.MAX_ITEM >> 20} MiB, 1 MiB (registry 32 MiB), "
+        f"{lanes.FRAME_BYTES >> 10} KiB, {lanes.MAX_ITEM >> 10} KiB, 1 MiB (registry 32 MiB), "
         f"{lanes.Budget().limit >> 20} MiB"
     )
     assert numbers["piece, chunk, credit, payload"] == (

@@ -391,13 +391,12 @@ class Controller:
             self._tell_evictions(new, but=None)
 
     def _tell_evictions(self, uids: list[str], but: int | None) -> None:
-        message = m.Evictions(uids)
         for uid in uids:
             self.children.kick(uid, "EVICTED")
         links = [*self.children.links(), self.parents.active_link]
         for link in links:
             if link is not None and link != but:
-                self.ctx.send(link, message)
+                self._send_evictions(link, uids)
         if self.ctx.uid in uids:
             self._standing_changed()
 

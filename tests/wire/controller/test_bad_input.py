@@ -87,7 +87,7 @@ async def test_garbage_is_a_bad_frame(house: Tree) -> None:
 
 async def test_giant_frames_are_refused(house: Tree) -> None:
     crowd = [encode_up(m.Heartbeat(0, m.Digest(0, number))) for number in range(20_000)]
-    giant = encode_up(m.Report(LEAF, 1, "c" * 32, LEAF, m.RESULT, body=bytes(3_500_000)))
+    giant = encode_up(m.Report(LEAF, 1, "c" * 32, LEAF, m.RESULT, body=bytes(600_000)))
     huge = encode_up(m.Report(LEAF, 1, "c" * 32, LEAF, m.RESULT, body=bytes(5_000_000)))
     for items, reasons in ((crowd, {"BAD_FRAME"}), ([giant], {"BAD_FRAME"}), ([huge], {"MESSAGE_TOO_LARGE"})):
         async with raw(house) as link:

@@ -49,6 +49,17 @@ class EndsItsStatus(shim_pb2_grpc.ShimServiceServicer):
         await asyncio.sleep(30)
 
 
+class SaysTooMuch(EndsItsStatus):
+    """A shim whose progress and result no tunnel carries."""
+
+    async def Execute(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.ExecuteResponse]:
+        yield shim_pb2.ExecuteResponse(progress=command_pb2.Progress(message="x" * 70_000, effect_done=True))
+        objects = [command_pb2.ObjectResult(object=command_pb2.ObjectRef(kind="ConfigMap", name="n" * 60))] * 20_000
+        yield shim_pb2.ExecuteResponse(
+            result=command_pb2.Result(outcome=command_pb2.OUTCOME_SUCCEEDED, objects=objects)
+        )
+
+
 class Nobody:
     """Keeps no bodies and observes nothing."""
 
@@ -272,3 +283,17 @@ async def test_cancel_and_execute_reach_the_shim_in_the_order_in_which_they_were
         link.execute(fx.Execute("origin/2", "apply", True, None, payload, 0, []))
         await until(lambda: "Execute" in shim.seen)
         assert shim.seen == ["Cancel", *put, "Execute"]
+
+
+async def test_what_a_shim_says_beyond_measure_is_cut_where_it_is_said() -> None:
+    """On its way it would be dropped again and again, and nobody would ever hear how the command ended."""
+    events = Events()
+    shim = SaysTooMuch()  # type: ignore[abstract]
+    async with linked(shim, events, Nobody()) as (_, link):
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("o/d", "apply", True, b"", None, 0))
+        result = await events.one(ev.ShimResult)
+    assert (await events.one(ev.ShimProgress)) == ev.ShimProgress("o/d", b"", effect_done=True)
+    said = command_pb2.Result.FromString(result.body)
+    assert (result.state, said.outcome, said.reason) == ("SUCCEEDED", command_pb2.OUTCOME_SUCCEEDED, "RESULT_TOO_LARGE")
+    assert len(result.body) < 200
