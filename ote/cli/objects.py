@@ -20,7 +20,7 @@ from ote.cli.sending import Sending, read, selector_of, warn_of_unknown_names
 from ote.cli.story import Story
 from ote.cli.views import Document, age, objects_view, target_state, target_view
 from ote.client.client import Client
-from ote.model.errors import DeadlineExceeded, NotFound
+from ote.model.errors import DeadlineExceeded
 from ote.model.names import check_name
 
 _NAMES_SHOWN = 5
@@ -77,7 +77,7 @@ def get(
     ]
 
     async def work(client: Client) -> Story:
-        meant = selector if clusters or labels else await _with_shim(client)
+        meant = selector if clusters or labels else cluster_pb2.Selector(clusters="*")
         stories = [read(client, Sending(command, meant, 0, timeout)) for command in commands]
         story = _together(await asyncio.gather(*stories), unknown_kinds=kind != "all")
         warn_of_unknown_names(meant, story)
@@ -115,14 +115,6 @@ def _note_errors(document: Document) -> None:
     for text, names in same.items():
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         note(f"{', '.join(names[:_NAMES_SHOWN])}{more}: {plain(text)}")
-
-
-async def _with_shim(client: Client) -> cluster_pb2.Selector:
-    """All clusters that can be asked for objects, by name."""
-    names = [one.name for one in await client.list_clusters() if one.HasField("shim")]
-    if not names:
-        raise NotFound("NO_MATCH", "no cluster here has a shim, so there are no objects")
-    return cluster_pb2.Selector(clusters=",".join(names))
 
 
 def without_shimless(story: Story) -> Story:
