@@ -275,6 +275,8 @@ class Process:
         def arrive() -> None:
             if not self._shim.up:
                 self.post(ev.ShimLost(effect.key, "the shim is not reachable"))
+            elif effect.payload is not None and self.world.chance(self.world.full):
+                self.post(ev.PayloadLost(effect.key, "somebody removed it"))
             elif self.alive:
                 self._shim.execute(effect, self)
 
@@ -301,6 +303,6 @@ class Process:
             if reachable and not self.world.chance(self.world.full):
                 self.post(ev.PayloadReady(effect.key))
             else:
-                self.post(ev.PayloadFailed(effect.key, "the parent is gone", final=False))
+                self.post(ev.PayloadFailed(effect.key, "the parent is gone", final=False, absent=reachable))
 
         self.world.after(self.world.rng.uniform(0.01, 0.6), ended)
