@@ -250,11 +250,11 @@ class ShimLink:
                         return await self._result(effect.key, response.result)
             self._post(ev.ShimLost(effect.key, "the shim ended the call without a result"))
         except OteError as error:
-            return self._failed(effect.key, error)
+            return self._failed(effect, error)
         except _UnreadableError as error:
             self._post(ev.PayloadLost(effect.key, str(error)))
         except DecodeError:  # it will never be readable, and whatever comes after it waits
-            return self._failed(effect.key, InvalidArgument("INVALID_COMMAND", "the command cannot be read"))
+            return self._failed(effect, InvalidArgument("INVALID_COMMAND", "the command cannot be read"))
         return "LOST"
 
     async def _request(self, effect: fx.Execute) -> shim_pb2.ExecuteRequest:
@@ -326,7 +326,17 @@ class ShimLink:
         self._post(ev.ShimResult(key, state, body, size))
         return state
 
-    def _failed(self, key: str, error: OteError) -> str:
+    def _failed(self, effect: fx.Execute, error: OteError) -> str:
+        key = effect.key
+        if error.reason == "MESSAGE_TOO_LARGE":  # it would be so each time; of a change nobody knows what it did
+            result = command_pb2.Result(
+                outcome=command_pb2.OUTCOME_FAILED,
+                reason="RESULT_TOO_LARGE",
+                message="the shim said more than is taken",
+            )
+            state = "OUTCOME_UNKNOWN" if effect.change else "FAILED"
+            self._post(ev.ShimResult(key, state, result.SerializeToString()))
+            return "LOST"
         if error.code in _LOST and error.reason not in _HOPELESS:
             self._post(ev.ShimLost(key, f"{error.code}: {error.message}"))
             return "LOST"

@@ -50,11 +50,12 @@ class EndsItsStatus(shim_pb2_grpc.ShimServiceServicer):
 
 
 class SaysTooMuch(EndsItsStatus):
-    """A shim whose progress and result no tunnel carries."""
+    """A shim whose progress and result no tunnel carries; nor does a message carry that of `logs`."""
 
     async def Execute(self, request: Any, context: Any) -> AsyncIterator[shim_pb2.ExecuteResponse]:
         yield shim_pb2.ExecuteResponse(progress=command_pb2.Progress(message="x" * 70_000, effect_done=True))
-        objects = [command_pb2.ObjectResult(object=command_pb2.ObjectRef(kind="ConfigMap", name="n" * 60))] * 20_000
+        number = 200_000 if request.command.HasField("logs") else 20_000
+        objects = [command_pb2.ObjectResult(object=command_pb2.ObjectRef(kind="ConfigMap", name="n" * 60))] * number
         yield shim_pb2.ExecuteResponse(
             result=command_pb2.Result(outcome=command_pb2.OUTCOME_SUCCEEDED, objects=objects)
         )
@@ -297,3 +298,16 @@ async def test_what_a_shim_says_beyond_measure_is_cut_where_it_is_said() -> None
     said = command_pb2.Result.FromString(result.body)
     assert (result.state, said.outcome, said.reason) == ("SUCCEEDED", command_pb2.OUTCOME_SUCCEEDED, "RESULT_TOO_LARGE")
     assert len(result.body) < 200
+
+
+@pytest.mark.parametrize(("change", "state"), [(True, "OUTCOME_UNKNOWN"), (False, "FAILED")])
+async def test_what_no_message_holds_is_not_asked_for_again_and_again(change: bool, state: str) -> None:
+    events = Events()
+    shim = SaysTooMuch()  # type: ignore[abstract]
+    body = command_pb2.Command(logs=command_pb2.Logs()).SerializeToString()
+    async with linked(shim, events, Nobody()) as (_, link):
+        await events.one(ev.ShimUp)
+        link.execute(fx.Execute("o/d", "logs", change, body, None, 0))
+        result = await events.one(ev.ShimResult)
+    assert (result.state, command_pb2.Result.FromString(result.body).reason) == (state, "RESULT_TOO_LARGE")
+    assert not [event for event in events if isinstance(event, ev.ShimLost)]
