@@ -113,16 +113,19 @@ CRASHING = deployment("web", shell("exit 3"))
 async def test_who_waits_for_what_another_command_deletes_or_replaces_fails_and_says_so(
     local: Local, waits: str, then: str, reason: str, *, restarted: bool
 ) -> None:
-    first = local.stub.Execute(shim_pb2.ExecuteRequest(dispatch_id="first", command=apply_command(waits, 60)))
+    request = shim_pb2.ExecuteRequest(dispatch_id="first", command=apply_command(waits, 60))
+    first = local.stub.Execute(request)
     assert (await anext(aiter(first))).progress.effect_done
     if restarted:
         first.cancel()
         await local.restart()
-    waiting = asyncio.create_task(local.apply(waits, "first", seconds=60))
+    again = aiter(local.stub.Execute(request))
+    assert (await anext(again)).progress.effect_done
     later = await (local.delete(then) if "{" not in then else local.apply(then))
     assert later.outcome == SUCCEEDED
     async with asyncio.timeout(PATIENCE):
-        result = await waiting
+        *_, last = [response async for response in again]
+    result = last.result
     assert (result.outcome, result.reason) == (FAILED, reason)
     assert "while it was awaited" in result.message
     (one,) = result.objects
