@@ -96,7 +96,9 @@ async def test_a_cancelled_command_ends_failed_after_its_effect_and_cancelled_be
     assert answer.state == shim_pb2.CANCEL_STATE_FINISHED
 
 
-CRASHING = deployment("web", shell("exit 3"))
+NEVER = {"exec": {"command": ["false"]}, "initialDelaySeconds": 600}
+"""Without a probe, whatever is slow to end counts as ready for a moment."""
+CRASHING = deployment("web", shell("exit 3", readinessProbe=NEVER))
 
 
 @pytest.mark.parametrize("restarted", [False, True])
