@@ -48,6 +48,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+async def ends(pid: int) -> None:
+    """Soon: its group has been killed, and the kernel may need a moment for it."""
+    async with asyncio.timeout(5):
+        while alive(pid):
+            await asyncio.sleep(0.02)
+
+
 async def started(local: Local, name: str, times: int = 1) -> int:
     """The process of a pod after so many starts."""
     (uid,) = [one["metadata"]["uid"] for one in await local.get("Pod", name)]
@@ -89,8 +96,8 @@ async def test_pods_and_attempts_that_the_store_does_not_know_any_more_are_ended
     assert alive(second)
     set_back(local, kept)
     await local.start()
-    assert not alive(unknown)
-    assert not alive(second)
+    await ends(unknown)
+    await ends(second)
     assert [one["metadata"]["name"] for one in await local.get("Pod")] == ["known"]
     assert len(list((local.data / "pods").iterdir())) == 1
     assert alive(await started(local, "known", 3))
@@ -106,16 +113,12 @@ async def test_a_command_whose_shell_was_killed_is_ended_by_its_group(local: Loc
     (claim,) = local.data.glob("pods/*/main/claim.1")
     shell_of_it = int(claim.read_text().split()[1])
     os.kill(shell_of_it, signal.SIGKILL)
-    async with asyncio.timeout(5):
-        while alive(shell_of_it):
-            await asyncio.sleep(0.02)
+    await ends(shell_of_it)
     reap(shell_of_it)
     assert alive(unknown)
     set_back(local, kept)
     await local.start()
-    async with asyncio.timeout(5):
-        while alive(unknown):
-            await asyncio.sleep(0.02)
+    await ends(unknown)
 
 
 async def test_of_a_whole_folder_that_was_set_back_what_stood_in_the_lost_one_is_ended(
@@ -135,7 +138,7 @@ async def test_of_a_whole_folder_that_was_set_back_what_stood_in_the_lost_one_is
     shutil.rmtree(local.data)
     (local.folder / "copy").rename(local.data)
     await local.start()
-    assert not alive(unknown)
+    await ends(unknown)
     assert alive(stranger)
     assert alive(others)
     assert await local.get("Pod") == []
@@ -153,7 +156,7 @@ async def test_what_ignores_being_asked_is_killed(local: Local, monkeypatch: pyt
     await local.stop()
     set_back(local, kept)
     await local.start()
-    assert not alive(unknown)
+    await ends(unknown)
 
 
 async def test_a_claim_made_up_for_a_process_that_leads_no_session_ends_nobody(local: Local) -> None:
