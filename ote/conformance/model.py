@@ -36,7 +36,7 @@ class Check:
     needs: tuple[str, ...] = ()
     running: bool = False
     restart: bool = False
-    limit: float = 30.0
+    limit: float = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class CheckGroup:
         needs: tuple[str, ...] = (),
         running: bool = False,
         restart: bool = False,
-        limit: float = 30.0,
+        limit: float = 90.0,
     ) -> Callable[[Callable[[Probe], Awaitable[None]]], Callable[[Probe], Awaitable[None]]]:
         """Register the decorated function; the arguments are those of `Check`."""
 

@@ -26,7 +26,7 @@ from ote.conformance.manifests import POD_IMAGE, Thing, as_json, never_ready, pl
 from ote.conformance.verdict import CheckFailed, CheckSkipped, expect
 from ote.rpc.errors import LOST_ANSWER
 
-CALL_SECONDS = 20.0
+CALL_SECONDS = 40.0
 EFFECT_SECONDS = 5.0
 """How long a check waits for effect_done; a shim may never say it, and then takes the next change later."""
 PIECE_BYTES = 262_144

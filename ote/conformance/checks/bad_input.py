@@ -193,7 +193,7 @@ async def garbage_message(probe: Probe) -> None:
     contract="max_command_bytes is the largest command that the shim takes; larger ones come through PutPayload or not "
     "at all.",
     needs=("change",),
-    limit=60,
+    limit=120,
 )
 async def huge_message(probe: Probe) -> None:
     """Refused, or ended FAILED; the shim lives on."""

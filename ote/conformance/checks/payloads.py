@@ -37,7 +37,7 @@ async def _missing(probe: Probe, ref: command_pb2.PayloadRef) -> None:
     title="3 MiB of manifests arrive through PutPayload and are applied",
     contract="PutPayload takes the bytes of a command that is too large for one message, ahead of its Execute.",
     needs=("put_payload", "apply", "get"),
-    limit=60,
+    limit=120,
 )
 async def three_mebibytes(probe: Probe) -> None:
     """Four objects of 768 KiB each; one of them is read back."""
