@@ -55,6 +55,11 @@ class Share:
         self.moved = _now()
 
     @property
+    def chunk(self) -> int:
+        """Bytes of one message, as of now."""
+        return self._window.credit.chunk
+
+    @property
     def under_way(self) -> int:
         """Bytes that were granted and have not come."""
         return max(0, self.granted - self.carried)
@@ -141,7 +146,8 @@ class Window:
         stalled = _now() - _STALLED
         first = [share for share in islice(self._shares, _AT_ONCE) if not share.under_way or share.moved > stalled]
         free = self.credit.bytes - sum(share.under_way for share in first)
-        least = CHUNK if self.credit.bytes < 4 * CHUNK else 2 * CHUNK  # half the messages, where it delays nothing
+        # Half the messages, where it delays nothing.
+        least = CHUNK if self.credit.bytes < 4 * CHUNK else max(2 * CHUNK, self.credit.chunk)
         for share in first:
             left = share.size - share.granted
             room = min(left, _STREAM - share.under_way)
@@ -240,7 +246,9 @@ async def fetch_piece(channel: grpc.aio.Channel, payload: m.Payload, index: int,
     credit = await share.more()
     call = stub.FetchPieces()
     try:
-        request = route_pb2.FetchPiecesRequest(payload_sha256=payload.sha256, pieces=[index], credit_bytes=credit)
+        request = route_pb2.FetchPiecesRequest(
+            payload_sha256=payload.sha256, pieces=[index], credit_bytes=credit, chunk_bytes=share.chunk
+        )
         await call.write(request)
         data = bytearray()
         while len(data) < share.size:

@@ -19,7 +19,7 @@ import grpc.aio
 from ote.api.route.v1 import route_pb2
 from ote.clustercontroller.bulk import within
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.core.credit import CHUNK
+from ote.clustercontroller.core.credit import CHUNK, LARGEST_CHUNK
 from ote.clustercontroller.outputs import Outputs
 from ote.clustercontroller.payloads import MAX_PAYLOAD, Payloads
 from ote.clustercontroller.shell import Shell
@@ -70,25 +70,28 @@ class BulkServing:
             if first is grpc.aio.EOF:
                 raise InvalidArgument("BAD_FRAME", "the first message names a payload")
             credit = first.credit_bytes
+            chunk = min(LARGEST_CHUNK, max(CHUNK, first.chunk_bytes))
             for index in first.pieces:
                 # Looked at for each piece: who is cut off meanwhile gets no more.
                 payload = self._payloads.pieces.served(first.payload_sha256, self._shell.links_of(peer.uid))
                 async with self._payloads.pieces.held(payload, index, peer.uid) as piece, _not_for_ever():
-                    credit = await self._send(piece, index, credit, context)
+                    credit = await self._send(piece, index, chunk, credit, context)
 
-    async def _send(self, piece: bytes, index: int, credit: int, context: Context) -> int:
+    async def _send(self, piece: bytes, index: int, chunk: int, credit: int, context: Context) -> int:
         """Returns the credit that is left."""
-        for at in range(0, len(piece), CHUNK):
-            chunk = piece[at : at + CHUNK]
-            while credit < len(chunk):
+        at = 0
+        while at < len(piece):
+            while credit < min(CHUNK, len(piece) - at):
                 more = await within(STANDSTILL, context.read())
                 if more is grpc.aio.EOF:
                     raise InvalidArgument("BAD_FRAME", "no more credit is to come for what was asked for")
                 credit += more.credit_bytes
-            message = route_pb2.FetchPiecesResponse(piece=index, offset=at, data=chunk)
+            data = piece[at : at + min(chunk, credit)]
+            message = route_pb2.FetchPiecesResponse(piece=index, offset=at, data=data)
             await within(STANDSTILL, context.write(message))
-            self._traffic.bulk_sent += len(chunk)
-            credit -= len(chunk)
+            self._traffic.bulk_sent += len(data)
+            credit -= len(data)
+            at += len(data)
         return credit
 
     # --- outputs --------------------------------------------------------------------------------------------------

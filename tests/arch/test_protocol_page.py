@@ -126,7 +126,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"{lanes.Budget().limit >> 20} MiB"
     )
     assert numbers["piece, chunk, credit, payload"] == (
-        f"{bulk.PIECE >> 10} KiB, {credit.CHUNK >> 10} KiB, "
+        f"{bulk.PIECE >> 10} KiB, {credit.CHUNK >> 10} … {credit.LARGEST_CHUNK >> 10} KiB, "
         f"{credit.START >> 10} KiB ({credit.FLOOR >> 10} … {credit.MOST >> 10} KiB), {payloads.MAX_PAYLOAD >> 20} MiB"
     )
     assert numbers["OUTCOME_UNKNOWN without an answer"].startswith(f"{core.unknown_after / 60:.0f} min")

@@ -16,6 +16,9 @@ CHUNK = 16 * 1024
 START = 32 * 1024
 FLOOR = 16 * 1024
 MOST = 512 * 1024
+LARGEST_CHUNK = MOST // 8
+"""What a message brings where the link bears the most: nothing waits long for it there, and a message costs more than
+its bytes."""
 SLOW = 0.5
 """A round trip that takes so long is slow on any link that has ever been quicker."""
 _BEARABLE = 0.002
@@ -51,6 +54,11 @@ class Credit:
     def quiet(self) -> float:
         """The round trip of the quiet link, as far as it is known, seconds."""
         return min(self._lowest, self._lowest_before)
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of one message: where much may be under way, an eighth of it."""
+        return max(CHUNK, self.bytes // 8 // CHUNK * CHUNK)
 
     def begin(self, now: float) -> None:
         """A transfer begins, the only one at the moment."""

@@ -65,6 +65,31 @@ async def end_of(call: Any) -> str:
         return (await refused(read())).reason
 
 
+@pytest.mark.parametrize(("asked", "brought"), [(0, 16_384), (1, 16_384), (49_152, 49_152), (1 << 20, 65_536)])
+async def test_a_child_says_how_much_a_message_brings(house: Tree, asked: int, brought: int) -> None:
+    async with slow_child(house, PIECE) as (_, stubs, payload):
+        call = stubs.routes.FetchPieces()
+        first = route_pb2.FetchPiecesRequest(
+            payload_sha256=payload.sha256, pieces=[0], credit_bytes=PIECE, chunk_bytes=asked
+        )
+        await call.write(first)
+        sizes = [len((await call.read()).data) for _ in range(-(-PIECE // brought))]
+        assert sum(sizes) == PIECE
+        assert set(sizes[:-1]) == {brought}
+
+
+async def test_a_message_that_may_be_large_waits_for_no_more_credit_than_a_small_one(house: Tree) -> None:
+    async with slow_child(house, PIECE) as (_, stubs, payload):
+        call = stubs.routes.FetchPieces()
+        first = route_pb2.FetchPiecesRequest(
+            payload_sha256=payload.sha256, pieces=[0], credit_bytes=20_000, chunk_bytes=65_536
+        )
+        await call.write(first)
+        assert len((await call.read()).data) == 20_000
+        await call.write(route_pb2.FetchPiecesRequest(credit_bytes=16_384))
+        assert len((await call.read()).data) == 16_384
+
+
 async def test_a_call_that_says_nothing_is_ended(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulkserving, "FIRST", 0.5)
     async with slow_child(house, PIECE) as (_, stubs, _):

@@ -161,10 +161,13 @@ class FetchPiecesRequest(_message.Message):
     PAYLOAD_SHA256_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     payload_sha256: _builtins.bytes
     """Optional. SHA-256 of the payload that is fetched; in the first message."""
     credit_bytes: _builtins.int
     """Optional. Further bytes that may be sent."""
+    chunk_bytes: _builtins.int
+    """Optional. Bytes that one message may bring; in the first message. 16 KiB if less, 64 KiB if more."""
     @_builtins.property
     def pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Optional. Indexes of the pieces wanted, in the order in which they are to come."""
@@ -175,10 +178,11 @@ class FetchPiecesRequest(_message.Message):
         payload_sha256: _builtins.bytes = ...,
         pieces: _abc.Iterable[_builtins.int] | None = ...,
         credit_bytes: _builtins.int = ...,
+        chunk_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "payload_sha256", b"payload_sha256", "pieces", b"pieces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "credit_bytes", b"credit_bytes", "payload_sha256", b"payload_sha256", "pieces", b"pieces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,7 +202,7 @@ class FetchPiecesResponse(_message.Message):
     offset: _builtins.int
     """Output only. Where in the piece the data begins."""
     data: _builtins.bytes
-    """Output only. At most 16 KiB."""
+    """Output only. At most `chunk_bytes`."""
     def __init__(
         self,
         *,

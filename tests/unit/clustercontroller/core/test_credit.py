@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ote.clustercontroller.core.credit import CHUNK, FLOOR, MOST, START, Credit
+from ote.clustercontroller.core.credit import CHUNK, FLOOR, LARGEST_CHUNK, MOST, START, Credit
 
 
 @dataclass(slots=True)
@@ -44,6 +44,21 @@ def test_on_a_quick_link_it_doubles_to_the_most_within_a_quarter_of_a_second() -
     seen = transfer(Credit(), Link(rate=1e9, delay=0.001), 0.25)
     assert seen[:4] == [2 * START, 4 * START, 8 * START, 16 * START]
     assert seen[-1] == MOST
+
+
+def test_a_message_brings_more_than_a_chunk_only_where_the_credit_is_large() -> None:
+    credit = Credit()
+    transfer(credit, Link(1e9, 0.001), 1)
+    assert (credit.bytes, credit.chunk) == (MOST, LARGEST_CHUNK)
+    credit.sample(0.2, 2, used=True)
+    assert credit.chunk == LARGEST_CHUNK // 2
+
+
+@pytest.mark.parametrize(("rate", "delay"), [(125_000, 0.1), (16_000, 0.1), (250_000, 0.3)])
+def test_on_a_thin_link_a_message_brings_one_chunk(rate: float, delay: float) -> None:
+    credit = Credit()
+    transfer(credit, Link(rate, delay), 60)
+    assert credit.chunk == CHUNK
 
 
 @pytest.mark.parametrize(("rate", "delay"), [(125_000, 0.1), (16_000, 0.1), (250_000, 0.3)])
