@@ -28,6 +28,11 @@ from ote.clustercontroller.core import messages as m
 
 FRAME_BYTES = 32 * 1024
 """A frame holds items up to this size, or a single one that is larger: a beat waits for one, 0.26 s at 1 Mbit/s."""
+LARGE_FRAME_BYTES = 60 * 1024
+"""The same on a link that is quick (`Pace`), where half the frames are half of what they cost."""
+QUICK_BYTES = 512 * 1024
+QUICK_WITHIN = 0.25
+"""A link that has carried so many bytes within so many seconds is quick for as long: a large frame takes it 0.03 s."""
 
 MAX_ITEM = 512 * 1024
 """A larger item is not sent, and ends the tunnel on which it comes: so nobody far away makes beats wait for longer than
@@ -144,6 +149,30 @@ class Counters:
     refused: int = 0
 
 
+@dataclass(slots=True)
+class Pace:
+    """How large a frame may be, by what the link has just carried. What is written has left, but for the 64 KiB that
+    HTTP/2 lets go before the other end has them."""
+
+    _since: float = float("-inf")
+    _bytes: int = 0
+    _quick_until: float = float("-inf")
+
+    def room(self, now: float) -> int:
+        """Bytes of the next frame."""
+        return LARGE_FRAME_BYTES if now < self._quick_until else FRAME_BYTES
+
+    def wrote(self, size: int, now: float) -> None:
+        """A frame of this size has been written."""
+        if now - self._since > QUICK_WITHIN:
+            self._since, self._bytes = now, 0
+            return
+        self._bytes += size
+        if self._bytes >= QUICK_BYTES:
+            self._quick_until = now + QUICK_WITHIN
+            self._since, self._bytes = now, 0
+
+
 class Overflow(Exception):
     """The session lane is full."""
 
@@ -209,10 +238,9 @@ class Lanes(Generic[E]):
         self._budget.used += size
         return True
 
-    def take(self) -> list[E]:
+    def take(self, room: int = FRAME_BYTES) -> list[E]:
         """Items of the next frame, in order; empty when nothing waits."""
         frame: list[E] = []
-        room = FRAME_BYTES
         if self._beat is not None:
             beat, self._beat = self._beat, None
             size = len(beat)

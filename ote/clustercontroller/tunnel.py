@@ -21,7 +21,7 @@ from ote.api.route.v1 import tunnel_pb2
 from ote.clustercontroller.core import effects as fx
 from ote.clustercontroller.core import events as ev
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow
+from ote.clustercontroller.lanes import LANE_OF, Budget, Lanes, Overflow, Pace
 from ote.clustercontroller.wire.codec import decode_down, decode_up, write_down, write_up
 from ote.clustercontroller.wire.limits import check_frame, check_item
 from ote.model.errors import FailedPrecondition, InvalidArgument, OteError, PermissionDenied, Unauthenticated
@@ -68,6 +68,7 @@ class _Writer:
     def __init__(self, lanes: Lanes[bytes], write: Callable[[bytes], Awaitable[None]]) -> None:
         self.lanes = lanes
         self._write = write
+        self._pace = Pace()
         self._idle: asyncio.Future[None] | None = None
         """Done when there is something to write again; a bare future, for there are thousands of tunnels."""
         self._closing = False
@@ -95,9 +96,11 @@ class _Writer:
     async def run(self) -> None:
         try:
             while True:
-                items = self.lanes.take()
+                items = self.lanes.take(self._pace.room(_now()))
                 if items:
-                    await self._write(b"".join(items))
+                    frame = b"".join(items)
+                    await self._write(frame)
+                    self._pace.wrote(len(frame), _now())
                 elif self._closing:
                     return
                 else:

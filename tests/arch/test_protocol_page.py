@@ -108,11 +108,13 @@ def test_the_digest_of_one_attachment_is_that_of_the_page() -> None:
 def test_the_limits_of_a_frame_are_those_of_the_code() -> None:
     taken = f"{2 * lanes.FRAME_BYTES >> 10} KiB"
     assert f"A frame takes {lanes.FRAME_BYTES >> 10} KiB, or" in PAGE
+    within = f"{lanes.QUICK_WITHIN:g} s"
+    quick = f"For {within} after the link has carried {lanes.QUICK_BYTES >> 10} KiB within {within}"
+    assert f"{quick} a frame takes {lanes.LARGE_FRAME_BYTES >> 10} KiB." in " ".join(PAGE.split())
     assert f"BAD_FRAME for a frame over {taken} that is not one large item" in PAGE
     security = (CHECKOUT / "docs" / "security.md").read_text()
-    assert (
-        f"| frame of a tunnel | {taken} (ours take {lanes.FRAME_BYTES >> 10} KiB), or one item of at most " in security
-    )
+    ours = f"ours take at most {lanes.LARGE_FRAME_BYTES >> 10} KiB"
+    assert f"| frame of a tunnel | {taken} ({ours}), or one item of at most " in security
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
@@ -122,8 +124,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert numbers["admission"] == f"{core.admit_per_second:.0f} hellos a second"
     assert numbers["resend"].startswith(f"{core.resend_base:.0f} s … {core.resend_cap:.0f} s")
     assert numbers["frame, item, lane, all queues"] == (
-        f"{lanes.FRAME_BYTES >> 10} KiB, {lanes.MAX_ITEM >> 10} KiB, 1 MiB (registry 32 MiB), "
-        f"{lanes.Budget().limit >> 20} MiB"
+        f"{lanes.FRAME_BYTES >> 10} … {lanes.LARGE_FRAME_BYTES >> 10} KiB, {lanes.MAX_ITEM >> 10} KiB, "
+        f"1 MiB (registry 32 MiB), {lanes.Budget().limit >> 20} MiB"
     )
     assert numbers["piece, chunk, credit, payload"] == (
         f"{bulk.PIECE >> 10} KiB, {credit.CHUNK >> 10} … {credit.LARGEST_CHUNK >> 10} KiB, "

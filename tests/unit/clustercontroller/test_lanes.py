@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from ote.clustercontroller.core import messages as m
-from ote.clustercontroller.lanes import FRAME_BYTES, LANE_OF, Budget, Lane, Lanes
+from ote.clustercontroller.lanes import FRAME_BYTES, LANE_OF, LARGE_FRAME_BYTES, Budget, Lane, Lanes, Pace
 from ote.clustercontroller.wire.codec import write_down
 
 
@@ -30,6 +32,49 @@ def test_a_session_item_overtakes_what_is_queued_and_a_large_item_goes_alone() -
     lanes.put(Lane.SESSION, b"goodbye")
     assert [lanes.take(), lanes.take(), lanes.take()] == [[b"goodbye"], [large], [b"next"]]
     assert not lanes
+
+
+def test_a_frame_with_more_room_takes_more() -> None:
+    lanes: Lanes[bytes] = Lanes(Budget())
+    for _ in range(8):
+        lanes.put(Lane.DISPATCH, bytes(20_000))
+    assert [len(lanes.take()), len(lanes.take(LARGE_FRAME_BYTES))] == [1, 3]
+
+
+def frames(pace: Pace, begun: float, seconds: float, rate: float) -> list[int]:
+    """Keep a link of so many bytes a second full; the room of each frame."""
+    now, rooms = begun, []
+    while now < begun + seconds:
+        rooms.append(pace.room(now))
+        now += rooms[-1] / rate
+        pace.wrote(rooms[-1], now)
+    return rooms
+
+
+def test_frames_are_large_on_a_quick_link_and_for_a_quarter_of_a_second_after() -> None:
+    pace = Pace()
+    rooms = frames(pace, 0.0, 2.0, rate=5e6)
+    assert set(rooms[:16]) == {FRAME_BYTES}
+    assert set(rooms[18:]) == {LARGE_FRAME_BYTES}
+    assert pace.room(2.3) == FRAME_BYTES
+
+
+@pytest.mark.parametrize("rate", [16_000, 125_000, 1_250_000])
+def test_frames_stay_small_on_a_thin_link(rate: float) -> None:
+    assert set(frames(Pace(), 0.0, 120.0, rate)) == {FRAME_BYTES}
+
+
+def test_a_link_that_has_become_thin_takes_one_large_frame_more_at_the_most() -> None:
+    pace = Pace()
+    frames(pace, 0.0, 2.0, rate=5e6)
+    assert frames(pace, 2.0, 60.0, rate=16_000)[1:] == [FRAME_BYTES] * 28
+
+
+def test_single_frames_now_and_then_prove_nothing() -> None:
+    pace = Pace()
+    for now in range(1000):
+        pace.wrote(FRAME_BYTES, now / 4 + 0.001 * (now % 2))
+        assert pace.room(now / 4) == FRAME_BYTES
 
 
 def test_everything_that_was_taken_comes_out_once_and_in_the_order_of_its_lane() -> None:
