@@ -192,3 +192,24 @@ def test_a_file_that_is_here_and_cannot_be_read_is_given_up() -> None:
         ready(end)
         end.result("e1", origin="uid-E")
     assert ended(end) == ("FAILED", "PAYLOAD_UNAVAILABLE")
+
+
+def test_a_payload_that_comes_before_the_turn_of_its_change_waits_for_it() -> None:
+    end = TargetEnd()
+    end.shim_up(Shim())
+    end.deliver("d1", 2, 1, inline=None, payload=PAYLOAD)
+    ready(end)
+    assert end.asked() == [("FetchPayload", "d1")]
+    end.deliver("d0", 1)
+    end.result("d0")
+    assert end.asked() == [("Execute", "d0"), ("Execute", "d1")]
+
+
+def test_a_call_that_finds_no_payload_after_its_change_has_ended_changes_nothing() -> None:
+    end = begun()
+    end.result("d1")
+    end.take()
+    end.asked()
+    lost(end)
+    assert end.asked() == []
+    assert end.take() == []
