@@ -213,3 +213,17 @@ def test_a_call_that_finds_no_payload_after_its_change_has_ended_changes_nothing
     lost(end)
     assert end.asked() == []
     assert end.take() == []
+
+
+def test_a_payload_that_comes_back_while_the_shim_is_away_is_handed_over_when_the_shim_returns() -> None:
+    shim = Shim()
+    end = begun(shim)
+    end.lost("d1")
+    end.pass_time(1.1)
+    lost(end)
+    assert end.asked() == [("Execute", "d1"), ("FetchPayload", "d1")]
+    end.shim_down()
+    ready(end)
+    assert end.asked() == []
+    end.shim_up(shim)
+    assert end.asked() == [("Execute", "d1")]
