@@ -28,7 +28,9 @@ WHOLE := $(call present,unit/model unit/clustercontroller unit/shims) tests/scen
 COVERED := ote/model/*,ote/*/core/*,ote/*/*/core/*
 HISTORIES ?= 2000
 FIRST_SEED ?= $(shell date +%s)
-# Real trees and the suite for shims often wait, so more workers than cores. What is marked as timed runs alone.
+# Tests of servers, real trees and the suite for shims often wait, so more workers than cores. What is marked as timed
+# runs alone.
+QUICK_JOBS ?= $(shell echo $$((2 * $(JOBS))))
 SLOW_JOBS ?= 3
 SUITE_JOBS ?= 4
 
@@ -91,7 +93,7 @@ released: environment-dev  ## record the present proto/ as released: `make check
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 test: coverage  ## every test that needs Python alone
-	$(if $(QUICK),$(PYTEST) -n $(JOBS) --dist worksteal -m 'not timed' $(QUICK) $(WHOLE:%=--ignore=%))
+	$(if $(QUICK),$(PYTEST) -n $(QUICK_JOBS) --dist worksteal -m 'not timed' $(QUICK) $(WHOLE:%=--ignore=%))
 	$(if $(SLOW),$(PYTEST) -n $(SLOW_JOBS) --dist loadgroup -m 'not timed' $(SLOW))
 	$(if $(TIMED),$(PYTEST) -m timed $(TIMED))
 

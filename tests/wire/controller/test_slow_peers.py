@@ -88,6 +88,7 @@ async def test_a_message_that_may_be_large_waits_for_no_more_credit_than_a_small
         assert len((await call.read()).data) == 20_000
         await call.write(route_pb2.FetchPiecesRequest(credit_bytes=16_384))
         assert len((await call.read()).data) == 16_384
+        call.cancel()
 
 
 async def test_a_call_that_says_nothing_is_ended(house: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
