@@ -60,6 +60,8 @@ class _Link:
     """As told last; None while they have to be told."""
     greeted: bool = True
     """What was said when it attached does not wait for the disk any more: what is newer cannot overtake it."""
+    told_late: bool = False
+    """It was told candidates behind the disk since its last heartbeat, and these must not be overtaken either."""
     owed: dict[str, m.Away | None] = field(default_factory=dict)
     """Whom it has to be told of at its next heartbeat, because its lane was full: that he is away, or evicted."""
     agreement: Agreement = field(default_factory=Agreement)
@@ -253,8 +255,8 @@ class Children:
             return
         if self._by_uid.get(uid) is not child:
             return
-        child.greeted = True
-        if child.owed or child.alternates is None:
+        child.greeted, child.told_late = not child.told_late, False
+        if child.greeted and (child.owed or child.alternates is None):
             self._tell_again(child)
         if child.agreement.broken(heartbeat.digest, self._registry.whole_digest(uid)):
             self._resync(child)
@@ -426,6 +428,7 @@ class Children:
             if waiting := [child for child in self._by_uid.values() if not child.greeted]:
                 self._ctx.barrier()  # behind what they were told when they attached
                 for child in waiting:
+                    child.told_late = True
                     self._tell_alternates(child, candidates)
 
     def _tell_alternates(self, child: _Link, candidates: Candidates) -> None:

@@ -219,12 +219,21 @@ def test_newer_candidates_wait_for_the_disk_as_long_as_the_first_may_do_so(house
     told = [type(effect) for effect in house.ctx.effects if isinstance(effect, fx.Barrier | fx.Send)]
     assert told[0] is fx.Barrier
     assert [lists.siblings for lists in sent(house.ctx, m.Alternates, link=1)] == [[m.Alternate("y", "y", "y:1")]]
-    for link, uid in ((1, "x"), (2, "y")):
-        house.heartbeat(link, uid)
+    house.heartbeat(1, "x")
     house.clear()
     house.let_in(3, "z", advertise="z:1")
     house.clear()
     house.pass_time(0.5, 1, 2, 3)
+    [newer] = sent(house.ctx, m.Alternates, link=1)
+    before = house.ctx.effects[: house.ctx.effects.index(fx.Send(1, newer))]
+    assert fx.Barrier() in before, "the candidates before these may still wait for the disk"
+    for _ in range(2):
+        for link, uid in ((1, "x"), (2, "y"), (3, "z")):
+            house.heartbeat(link, uid)
+    house.clear()
+    house.let_in(4, "w", advertise="w:1")
+    house.clear()
+    house.pass_time(0.5, 1, 2, 3, 4)
     assert effects(house.ctx, fx.Barrier) == []
     assert sent(house.ctx, m.Alternates, link=1) != []
 
