@@ -512,7 +512,7 @@ class Result(_message.Message):
     reason: _builtins.str
     """Output only. A stable word for programs when it did not succeed: UNSUPPORTED, INVALID_MANIFEST, NOT_FOUND,
     NOT_READY, DEADLINE_EXCEEDED, COMMAND_TOO_LARGE, CANCELLED, INTERNAL, or a shim's own; from a controller also
-    NO_SHIM, SHIM_UNAVAILABLE, NOT_ALLOWED, PAYLOAD_UNAVAILABLE, ROOT_CANNOT_DRAIN.
+    NO_SHIM, SHIM_UNAVAILABLE, NOT_ALLOWED, PAYLOAD_UNAVAILABLE, ROOT_CANNOT_DRAIN; RESULT_TOO_LARGE with any outcome.
     """
     message: _builtins.str
     """Output only. One line for people."""
