@@ -132,7 +132,8 @@ class Keeper:
         self._hand_in((action, lambda result: writes, None))
 
     async def tidied(self) -> None:
-        """Returns when what was begun on the side, such as removing folders, is done."""
+        """Returns when what was decided is on disk, and what follows from it, such as removing folders, is done."""
+        await self.change(lambda cluster, now: None)
         while self._chores:
             await asyncio.wait(self._chores)
 

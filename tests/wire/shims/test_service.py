@@ -447,6 +447,26 @@ async def test_large_manifests_are_read_by_few_processes_of_their_own(
     assert [one.action for one in result.objects] == [command_pb2.ACTION_DELETED] * 6
 
 
+async def test_all_pods_have_ended_only_when_that_is_on_disk_and_their_folders_are_gone(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = "trap 'sleep 0.1; exit' TERM; touch ready; while true; do sleep 0.02; done"
+    ready = {"exec": {"command": ["/bin/sh", "-c", "test -e ready"]}, "periodSeconds": 1}
+    first = pod("p", container("sleep", "600"))
+    await local.applied(together(first, pod("q", shell(later, readinessProbe=ready))))
+    commit = Store.commit
+
+    async def slowly(store: Store, writes: Sequence[Write]) -> None:
+        await asyncio.sleep(0.2)
+        await commit(store, writes)
+
+    monkeypatch.setattr(Store, "commit", slowly)
+    await local.close()
+    assert list((local.data / "pods").iterdir()) == []
+    await local.start()
+    assert await local.get("Pod") == []
+
+
 async def test_a_shim_that_is_not_started_says_so(local: Local) -> None:
     idle = LocalShim("process", local.data)
     assert idle.trouble == "not started"
