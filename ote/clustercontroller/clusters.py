@@ -19,7 +19,7 @@ from ote.clustercontroller.shell import Shell
 from ote.clustercontroller.status import StatusReport
 from ote.clustercontroller.wire.views import ClusterViews
 from ote.model.errors import FailedPrecondition, InvalidArgument, NotFound
-from ote.model.names import check_label_key, check_label_value, check_tag, is_name
+from ote.model.names import check_label_key, check_label_value, check_tag, is_name, is_uid
 from ote.model.selectors import Selector, compile_selector
 from ote.rpc.paging import page_of
 from ote.rpc.peer import peer_of
@@ -173,11 +173,17 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     async def EvictCluster(
         self, request: cluster_pb2.EvictClusterRequest, context: Context
     ) -> cluster_pb2.EvictClusterResponse:
-        entry = find(self._core, request.name)
-        if entry.uid == self._core.ctx.uid:
+        uid = self._uid_to_evict(request.name)
+        if uid == self._core.ctx.uid:
             raise FailedPrecondition("CANNOT_EVICT_SELF", "a controller cannot evict itself; ask one above it")
-        uid, orphans, delivered = await self._shell.request(lambda number: ev.Evict(number, entry.uid))
+        uid, orphans, delivered = await self._shell.request(lambda number: ev.Evict(number, uid))
         return cluster_pb2.EvictClusterResponse(uid=uid, orphans=sorted(orphans), delivered=delivered)
+
+    def _uid_to_evict(self, name: str) -> str:
+        """A root that was set back does not know all that it once took: below it they are known, and named by uid."""
+        if self._core.parents.is_root and is_uid(name) and self._core.registry.find(name) is None:
+            return name
+        return find(self._core, name).uid
 
     async def GetControllerStatus(
         self, request: cluster_pb2.GetControllerStatusRequest, context: Context

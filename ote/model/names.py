@@ -18,6 +18,7 @@ MAX_PREFIX = 253
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_HEX = frozenset("0123456789abcdef")
 _WORD_RULE = f"1 to {MAX_NAME} of A-Z, a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit"
 
 
@@ -35,6 +36,11 @@ def check_name(name: str) -> str:
             "beginning and ending with a letter or digit",
         )
     return name
+
+
+def is_uid(text: str) -> bool:
+    """Whether the text can be a cluster's uid: 32 hexadecimal digits."""
+    return len(text) == 32 and _HEX.issuperset(text)
 
 
 def check_label_key(key: str) -> str:

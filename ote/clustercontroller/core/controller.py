@@ -402,17 +402,17 @@ class Controller:
 
     def _evict(self, event: ev.Evict) -> None:
         entry = self.registry.get(event.uid)
-        if entry is None:
+        if entry is None and not self.parents.is_root:
             error = NotFound("CLUSTER_NOT_FOUND", f"no cluster {event.uid} is known here")
             self.ctx.emit(fx.Answer(event.request, error=error))
             return
         left = None if self.parents.is_root else self.registry.left_with(event.uid)
         if left is not None:
             where = f" to {left.away_parent}" if left.away_parent else ""
-            message = f"{left.name} has gone{where}, out of reach of {self.ctx.name}: evict {entry.name} at the root"
+            message = f"{left.name} has gone{where}, out of reach of {self.ctx.name}: evict {event.uid} at the root"
             self.ctx.emit(fx.Answer(event.request, error=FailedPrecondition("CLUSTER_AWAY", message)))
             return
-        delivered = self.registry.reaches_parent_of(entry)
+        delivered = entry is not None and self.registry.reaches_parent_of(entry)
         orphans = self.registry.evict(event.uid)
         self._tell_evictions([event.uid], but=None)
         self.ctx.barrier()

@@ -11,7 +11,7 @@ from ote.clustercontroller.core import messages as m
 from ote.clustercontroller.core.clones import MOST_CLONES
 from ote.clustercontroller.lanes import FRAME_BYTES, MAX_ITEM
 from ote.model.errors import InvalidArgument
-from ote.model.names import is_name
+from ote.model.names import is_name, is_uid
 
 MAX_RECORD = 256 * 1024
 """Bytes of what one cluster says of itself."""
@@ -22,7 +22,6 @@ _MAX_ACKED = 256
 """Dispatches in one Ack: hops copy all of them for each part of its targets."""
 _LONGEST_ID = 64
 _SLACK = 2 * FRAME_BYTES
-_HEX = frozenset("0123456789abcdef")
 
 Frame = tunnel_pb2.ConnectRequest | tunnel_pb2.ConnectResponse
 
@@ -50,16 +49,12 @@ def check_item(item: m.Item) -> None:
     elif isinstance(item, m.Ack):
         if len(item.dispatch_ids) > _MAX_ACKED or any(len(some) > _LONGEST_ID for some in item.dispatch_ids):
             raise _bad(f"an ack of more than {_MAX_ACKED} dispatches, or of an id that is too long")
-    elif isinstance(item, m.Evictions) and not all(_is_uid(uid) for uid in item.uids):
+    elif isinstance(item, m.Evictions) and not all(is_uid(uid) for uid in item.uids):
         raise _bad("the uid of an eviction is not 32 hexadecimal digits")
 
 
 def _check_record(record: m.ClusterRecord) -> None:
-    if (
-        not is_name(record.name)
-        or not _is_uid(record.uid)
-        or not (record.parent_uid == "" or _is_uid(record.parent_uid))
-    ):
+    if not is_name(record.name) or not is_uid(record.uid) or not (record.parent_uid == "" or is_uid(record.parent_uid)):
         raise _bad(f"{record.name[:80]!r} ({record.uid[:40]!r}) cannot be a cluster")
     _check_words(record.instance)
     if len(record.signature) > _MAX_KEY or len(record.public_key) > _MAX_KEY:
@@ -87,10 +82,6 @@ def _check_words(*words: str, limit: int = _MAX_WORD) -> None:
     for word in words:
         if len(word) > limit or not word.isprintable():
             raise _bad(f"{word[:40]!r} is too long, or not to be printed")
-
-
-def _is_uid(uid: str) -> bool:
-    return len(uid) == 32 and _HEX.issuperset(uid)
 
 
 def _bad(message: str) -> InvalidArgument:

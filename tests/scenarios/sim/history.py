@@ -445,8 +445,9 @@ class History:
 
     def _may_evict(self, process: Process, uid: str) -> bool:
         registry = process.core.registry
-        known = registry.get(uid) is not None
-        return known and (process.core.parents.is_root or registry.left_with(uid) is None)
+        if process.core.parents.is_root:
+            return uid not in registry.evicted
+        return registry.get(uid) is not None and registry.left_with(uid) is None
 
     def _end_clones(self) -> None:
         """An operator has seen CLUSTER_CLONED: the copies are switched off, the others started again."""

@@ -327,3 +327,14 @@ async def test_attacks_one_after_the_other_do_not_grow_memory(house: Tree) -> No
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gc.collect()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+async def test_whom_nobody_knows_is_evicted_by_its_uid_at_a_root_only(tree: Tree) -> None:
+    await tree.start("root")
+    east = await tree.start("east", "root")
+    forgotten = cluster_pb2.EvictClusterRequest(name="f" * 32)
+    nobody = cluster_pb2.EvictClusterRequest(name="nobody")
+    assert (await refused(tree.admin("east").clusters.EvictCluster(forgotten))).reason == "CLUSTER_NOT_FOUND"
+    assert (await refused(tree.admin("root").clusters.EvictCluster(nobody))).reason == "CLUSTER_NOT_FOUND"
+    assert (await tree.admin("root").clusters.EvictCluster(forgotten)).uid == "f" * 32
+    await until(lambda: "f" * 32 in east.shell.core.registry.evicted)

@@ -679,7 +679,7 @@ class EvictClusterRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. Name or uid."""
+    """Required. Name or uid; at a root also the uid of one that is not known there, but somewhere below."""
     def __init__(
         self,
         *,

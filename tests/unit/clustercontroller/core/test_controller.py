@@ -354,10 +354,19 @@ def test_without_a_parent_evictions_of_the_unknown_wait_for_one_up_to_a_limit() 
     assert told == [f"lost-{number:05}" for number in range(10_000)]
 
 
-def test_evicting_the_unknown_is_refused() -> None:
-    seat = Seat(root=True)
+def test_evicting_the_unknown_is_refused_below_a_root() -> None:
+    seat = Seat()
     seat.do(ev.Evict(1, "nobody"))
     assert seat.refused() == ["CLUSTER_NOT_FOUND"]
+
+
+def test_a_root_that_was_set_back_evicts_whom_it_does_not_know() -> None:
+    seat = Seat(root=True)
+    east = seat.child("east")
+    seat.forget()
+    seat.do(ev.Evict(1, "forgotten"))
+    assert [answer.value for answer in seat.of(fx.Answer)] == [("forgotten", [], False)]
+    assert seat.sent(east, m.Evictions) == [m.Evictions(["forgotten"])]
 
 
 @pytest.mark.parametrize(("parent", "where"), [("west-2", "east has gone to west-2, "), ("", "east has gone, ")])
