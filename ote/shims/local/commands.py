@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -25,7 +26,7 @@ from ote.shims.local.core.dispatches import Dispatch, Memory, Watching
 from ote.shims.local.core.manifest import InvalidManifest, Manifest, Needs
 from ote.shims.local.core.names import DEFAULT_NAMESPACE, Key
 from ote.shims.local.keeper import Keeper
-from ote.shims.local.processes import finish, spawn
+from ote.shims.local.processes import signal_group, spawn
 from ote.store.sqlite import Put, Remove, Store, Write
 
 DISPATCHES = "dispatches"
@@ -37,6 +38,7 @@ _ANY_CONTENT = b""
 _IN_PROCESS = 32 << 10
 _CHECKS_AT_ONCE = 4
 """Processes that read large manifests: each may need a processor for minutes, and much memory."""
+_CHECK_SECONDS = 180.0
 _READY_TIMEOUT = 300.0
 _ENDING_TIMEOUT = 90_000.0
 _DEADLINE, _NOT_READY = "DEADLINE_EXCEEDED", "NOT_READY"
@@ -305,12 +307,13 @@ async def _check_elsewhere(arguments: list[str], data: bytes) -> list[Manifest]:
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    finishing = asyncio.create_task(finish(process, 180.0))
+    talking = asyncio.ensure_future(asyncio.to_thread(process.communicate, data))
     try:
-        output, _ = await asyncio.to_thread(process.communicate, data)
-        await finishing
+        async with asyncio.timeout(_CHECK_SECONDS):
+            output, _ = await asyncio.shield(talking)
     finally:
-        finishing.cancel()
+        if process.poll() is None:  # who talks to it reaps it then, and closes its pipes
+            signal_group(process.pid, signal.SIGKILL)
     if process.returncode:
         raise InvalidManifest(["the manifests could not be read within the bounds of time and memory"])
     manifests = []
