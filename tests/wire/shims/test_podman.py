@@ -106,18 +106,18 @@ async def test_replicas_serve_on_ports_of_their_own_and_a_changed_page_shows(loc
     names = {f"ote-{one['metadata']['uid']}" for one in await local.get("Pod")}
     assert names <= set(pods_of_podman())
     await local.applied(config("page", **{"index.html": "two"}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await page(local) != {"two"}:
             await asyncio.sleep(0.05)
     await local.delete("Deployment/web")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while names & set(pods_of_podman()):
             await asyncio.sleep(0.1)
 
 
 async def test_an_images_own_entrypoint_runs_and_its_log_is_kept(local: Local) -> None:
     await local.applied(pod("p", {"name": "main", "image": IMAGE}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await local.log("p") != "entered\n":
             await asyncio.sleep(0.05)
     result = await local.apply(pod("q", {"name": "main", "command": ["true"]}))
